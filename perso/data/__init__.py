@@ -1,0 +1,1 @@
+"""Events become interactions: checking, cleaning, weighting, splitting. No Ray in here."""

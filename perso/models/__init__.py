@@ -1,0 +1,1 @@
+"""Recommenders: one family per file, one protocol, one dot product at serving time."""
