@@ -31,3 +31,11 @@ class ClusterError(PersoError):
 
 class NoChampionError(PersoError):
     """No model version has been promoted yet."""
+
+
+class SearchError(PersoError):
+    """No trial of a grid search finished, so there is no winner."""
+
+
+class UnknownIdError(PersoError):
+    """A user or item that the caller named is not known here."""

@@ -133,8 +133,9 @@ class PreparedData:
             if elapsed_days and half_life_days is not None:
                 decay = 0.5 ** (elapsed_days / half_life_days)
                 weights = pc.multiply(table["weight"].cast(pa.float64()), decay)
-                position = table.schema.get_field_index("weight")
-                table = table.set_column(position, "weight", weights.cast(pa.float32()))
+                position = INTERACTION_SCHEMA.get_field_index("weight")
+                field = INTERACTION_SCHEMA.field(position)
+                table = table.set_column(position, field, weights.cast(field.type))
             tables.append(table)
         merged = tables[0] if len(tables) == 1 else _merge_pairs(tables)
         return _to_arrays(merged, num_users=len(self.users), num_items=len(self.items))

@@ -59,6 +59,14 @@ class Vocabulary:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
 
+    @staticmethod
+    def concatenate(path: Path, *, parts: Sequence[Path]) -> None:
+        """Write the vocabularies in ``parts``, one after the other, holding one at a time."""
+        schema = pa.schema([("id", pa.string())])
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for part in parts:
+                writer.write_table(pa.table({"id": Vocabulary.load(part).ids}, schema=schema))
+
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
         """The vocabulary in an Arrow IPC file.

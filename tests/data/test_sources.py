@@ -1,0 +1,55 @@
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from perso.data.rejects import MALFORMED_LINE
+from perso.data.sources import SOURCE_NAMES, open_source
+from perso.data.synthetic import ShopSpec, generate_shop, write_shop
+from perso.errors import InputError
+from perso.schema import CHECKED_SCHEMA, EVENT_SCHEMA
+
+
+def test_every_source_has_its_name_and_survives_pickling():
+    for name in SOURCE_NAMES:
+        assert pickle.loads(pickle.dumps(open_source(name))).name == name
+
+
+def test_an_unknown_source_is_refused_with_the_names_allowed():
+    with pytest.raises(InputError, match="'kafka'; choose one of events, online-retail"):
+        open_source("kafka")
+
+
+def test_malformed_lines_are_rejects_among_the_events(tmp_path: Path):
+    (tmp_path / "e.csv").write_text(
+        "event_type,timestamp,item_id,user_id\nview_item,2024-01-01,i1,u1\nview_item,2024\n"
+    )
+    source = open_source("events")
+    (chunk,) = source.chunks(str(tmp_path))
+    checked = pa.concat_tables(source.read(chunk))
+    assert checked.schema.equals(CHECKED_SCHEMA)
+    assert checked["reject_reason"].to_pylist() == [None, MALFORMED_LINE]
+    assert checked["reject_row"][1].as_py() == '"view_item,2024"'
+
+
+def test_a_missing_column_names_the_file(tmp_path: Path):
+    (tmp_path / "e.jsonl").write_text('{"event_type": "view_item"}\n')
+    source = open_source("events")
+    (chunk,) = source.chunks(str(tmp_path))
+    with pytest.raises(InputError, match=r"e\.jsonl: column timestamp, item_id, user_id"):
+        list(source.read(chunk))
+
+
+def test_a_written_shop_is_read_back_whole(tmp_path: Path):
+    spec = ShopSpec(num_users=600, num_items=60, num_days=20)
+    write_shop(spec, tmp_path / "shop")
+    shop = generate_shop(spec)
+    source = open_source("synthetic")
+    chunks = source.chunks(str(tmp_path / "shop"))
+    assert len(chunks) == 2
+    checked = pa.concat_tables([block for chunk in chunks for block in source.read(chunk)])
+    assert pc.all(pc.is_null(checked["reject_reason"])).as_py()
+    assert checked.select(EVENT_SCHEMA.names).to_pylist() == shop.events.to_pylist()
+    assert source.catalog(str(tmp_path / "shop")).equals(shop.catalog)
