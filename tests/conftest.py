@@ -1,0 +1,42 @@
+"""Fixtures that several folders share: one Ray, one small shop, one workspace per test."""
+
+import pytest
+
+from perso.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace.open(tmp_path / "root")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    import ray
+
+    from perso.distributed.cluster import connect
+
+    connect()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_shop():
+    """A shop small enough for seconds and large enough to have every kind of event."""
+    from perso.data.synthetic import ShopSpec
+
+    return ShopSpec(seed=7, num_users=300, num_items=120, num_days=60)
+
+
+@pytest.fixture(scope="session")
+def shop_workspace(tmp_path_factory):
+    return Workspace.open(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="session")
+def prepared(ray_cluster, shop_workspace, small_shop):
+    from perso.data.interactions import PrepareSpec
+    from perso.distributed.interactions import prepare
+
+    return prepare(PrepareSpec(shop=small_shop, num_partitions=4), shop_workspace)
