@@ -168,10 +168,7 @@ def _sort_and_fold(events: pa.Table) -> pa.Table:
 
 def _row_hashes(events: pa.Table) -> NDArray[np.uint64]:
     """A stable hash of each whole row; only partitions with duplicates pay for it."""
-    hashes: NDArray[np.uint64] = pd.util.hash_pandas_object(
-        events.to_pandas(), index=False
-    ).to_numpy()
-    return hashes
+    return np.asarray(pd.util.hash_pandas_object(events.to_pandas(), index=False), np.uint64)
 
 
 def _ranks(values: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -180,7 +177,8 @@ def _ranks(values: pa.ChunkedArray) -> NDArray[np.int64]:
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    return rank[encoded.indices.to_numpy()]
+    ranks: NDArray[np.int64] = rank[encoded.indices.to_numpy()]
+    return ranks
 
 
 def count_by_hour(events: pa.Table) -> dict[int, int]:
