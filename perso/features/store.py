@@ -15,6 +15,7 @@ import logging
 import os
 import sqlite3
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -220,7 +221,9 @@ class Features:
         users = pc.unique(wanted)
         asked = pd.DataFrame({"user_id": users.to_pylist()})
         asked["event_timestamp"] = pd.Timestamp(as_of.astimezone(UTC)).as_unit("us")
-        with _named_error("read past features", _COMPUTE_CURE):
+        with _named_error("read past features", _COMPUTE_CURE), warnings.catch_warnings():
+            # ibis calls duckdb by a name that duckdb 2 deprecates.
+            warnings.simplefilter("ignore", DeprecationWarning)
             found = self._feast.get_historical_features(
                 entity_df=asked,
                 features=self._feast.get_feature_service(FEATURE_SERVICE, allow_cache=True),

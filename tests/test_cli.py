@@ -1,0 +1,83 @@
+"""The command line as a user meets it: help, one-sentence errors, exit codes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from perso.workspace import Workspace
+
+
+def perso(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-c", "from perso.cli import main; main()", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["prepare"],
+        ["segments", "run"],
+        ["tune"],
+        ["serve"],
+        ["demo"],
+        ["models", "list"],
+        ["models", "promote"],
+        ["models", "rollback"],
+        ["events", "export"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_explains_itself(command, tmp_path):
+    done = perso(*command, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    assert not list(tmp_path.iterdir()), "help wrote something"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "--source", "oracle", "--path", "x"], "'synthetic', 'events'"),
+        (["prepare", "--source", "events"], "needs a path"),
+        (["prepare", "--spec", "nowhere.yaml"], "cannot read spec"),
+        (["tune", "--spec", "typo.yaml"], "serach"),
+        (["segments", "run"], "perso prepare"),
+        (["events", "export", "out.jsonl"], "perso serve"),
+        (["prepare", "--root", "typo.yaml"], "is a file"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments, message, tmp_path):
+    (tmp_path / "typo.yaml").write_text("serach: {}\n")
+    done = perso(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("perso: ")
+    assert message in done.stderr
+
+
+def test_exported_events_are_complete(tmp_path):
+    from datetime import UTC, datetime
+
+    from perso.stream.event import Event
+    from perso.stream.event_log import EventLog
+
+    click = Event(
+        event_id="e1",
+        event_type="view_item",
+        session_id="s",
+        item_id="i",
+        timestamp=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    EventLog(Workspace.open(tmp_path / "root").event_log).append([click])
+    done = perso("events", "export", "out.jsonl", "--root", tmp_path / "root", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.jsonl").read_text())["event_id"] == "e1"
