@@ -1,0 +1,1 @@
+"""Between two trainings: what the newest events change, and how an answer is put together."""

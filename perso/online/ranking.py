@@ -1,0 +1,232 @@
+"""From a shopper's vector, session, segment and context to one ranked list.
+
+Decides which items may be shown and from where a list is filled: personal scores first, then the
+popularity of the segment, of the context, of the whole shop. A lower rung only fills places that
+the rungs above left empty, so scores are comparable within one source, not across two.
+
+Legend: I items, D factors, K list length.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from perso.models.bundle import Bundle
+from perso.models.top_k import top_k
+from perso.online.fold_in import FoldIn
+from perso.online.session import Session
+from perso.schema import CONTEXT_COLUMNS
+
+Source = Literal[
+    "personal",
+    "similar",
+    "segment_popular",
+    "context_popular",
+    "category_popular",
+    "global_popular",
+]
+LADDER: Final[tuple[Source, ...]] = (
+    "personal",
+    "segment_popular",
+    "context_popular",
+    "global_popular",
+)
+"""Sources of a recommendation, best first; an answer's rung is the best that gave an item."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemFilter:
+    """Which items may be shown; every condition must hold."""
+
+    categories: tuple[str, ...] = ()
+    """An item needs one of these; empty: any."""
+    price_min: float | None = None
+    """Lowest price; an item without a known price fails any price condition."""
+    price_max: float | None = None
+    """Highest price."""
+    in_stock: bool = False
+    """Leave out items known to be out of stock."""
+    exclude_items: tuple[int, ...] = ()
+    """Item indices that are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One question for a list."""
+
+    k: int
+    """List length, 1 or more; fewer come back where fewer are allowed."""
+    user_index: int = -1
+    """Row of the user vocabulary, -1 for a stranger."""
+    session: Session = field(default_factory=Session.empty)
+    """What the newest events say."""
+    segment: str | None = None
+    """The shopper's segment, where known."""
+    context: Mapping[str, str] = field(default_factory=dict)
+    """Values of device, region and daypart, where known."""
+    exclude_seen: bool = True
+    """Leave out every item the shopper already acted on, in training or just now."""
+    filters: ItemFilter = field(default_factory=ItemFilter)
+    """Which items may be shown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankedItem:
+    """One place of a list."""
+
+    item_index: int
+    """Row of the item vocabulary."""
+    score: float
+    """Comparable with the other items of the same source."""
+    source: Source
+    """The rung or rule that put the item here."""
+
+
+class Ranker:
+    """Lists from one model bundle. Holds no state between calls; safe to share."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._fold_in = FoldIn(bundle.factors)
+        self._norms_I: NDArray[np.float32] = np.linalg.norm(bundle.factors.item_factors_ID, axis=1)
+        self._has_factor_I: NDArray[np.bool_] = self._norms_I > 0
+
+    def recommend(self, query: Query) -> list[RankedItem]:
+        """At most ``query.k`` distinct allowed items, the ladder's best rung first."""
+        allowed_I = self._allowed(query.filters)
+        if query.exclude_seen:
+            allowed_I[query.session.known_items] = False
+            if query.user_index >= 0:
+                allowed_I[self.bundle.seen.of(query.user_index)] = False
+        return _fill(self._rungs(query), allowed_I, query.k)
+
+    def similar(
+        self, item_index: int, *, k: int, filters: ItemFilter | None = None
+    ) -> list[RankedItem]:
+        """Allowed items closest to one item by cosine of factors, then popular ones.
+
+        An item without a factor (nobody touched it before training) has no neighbours; then, and
+        where fewer than ``k`` remain, the popular items of its categories follow.
+        """
+        allowed_I = self._allowed(filters or ItemFilter())
+        allowed_I[item_index] = False
+        return _fill(self._neighbours(item_index), allowed_I, k)
+
+    def _rungs(self, query: Query) -> Iterator["_Rung"]:
+        popularity = self.bundle.popularity
+        if self._fold_in.knows(query.user_index) or len(query.session.item_indices):
+            scores_I = self._fold_in.scores(query.user_index, query.session)
+            yield "personal", scores_I, self._has_factor_I
+        if query.segment is not None:
+            segment_I = popularity.slice_scores("segment", query.segment)
+            if segment_I is not None:
+                yield "segment_popular", segment_I, segment_I > 0
+        context_I = self._context_scores(query.context)
+        if context_I is not None:
+            yield "context_popular", context_I, context_I > 0
+        yield "global_popular", popularity.global_scores_I, None
+
+    def _context_scores(self, context: Mapping[str, str]) -> NDArray[np.float32] | None:
+        """Mean share of demand over the known context values, None where all are unknown."""
+        shares = []
+        for kind in CONTEXT_COLUMNS:
+            value = context.get(kind)
+            scores_I = None if value is None else self.bundle.popularity.slice_scores(kind, value)
+            if scores_I is not None and (total := float(scores_I.sum())) > 0:
+                shares.append(scores_I / total)
+        return np.mean(shares, axis=0, dtype=np.float32) if shares else None
+
+    def _neighbours(self, item_index: int) -> Iterator["_Rung"]:
+        if self._has_factor_I[item_index]:
+            factors_ID = self.bundle.factors.item_factors_ID
+            dots_I = factors_ID @ factors_ID[item_index]
+            lengths_I = self._norms_I * self._norms_I[item_index]
+            cosines_I = np.divide(
+                dots_I, lengths_I, out=np.zeros_like(dots_I), where=self._has_factor_I
+            )
+            yield "similar", cosines_I, self._has_factor_I
+        global_I = self.bundle.popularity.global_scores_I
+        categories = self.bundle.catalog["categories"][item_index].as_py() or ()
+        if categories:
+            yield "category_popular", global_I, self._in_categories(tuple(categories))
+        yield "global_popular", global_I, None
+
+    def _allowed(self, filters: ItemFilter) -> NDArray[np.bool_]:
+        """A fresh mask, shape (I,)."""
+        allowed_I = np.ones(len(self.bundle.items), np.bool_)
+        if filters.categories:
+            allowed_I &= self._in_categories(filters.categories)
+        if filters.price_min is not None:
+            allowed_I &= self._prices_I >= filters.price_min  # nan fails
+        if filters.price_max is not None:
+            allowed_I &= self._prices_I <= filters.price_max
+        if filters.in_stock:
+            allowed_I &= self._in_stock_I
+        allowed_I[list(filters.exclude_items)] = False
+        return allowed_I
+
+    def _in_categories(self, categories: tuple[str, ...]) -> NDArray[np.bool_]:
+        inside_I = np.zeros(len(self.bundle.items), np.bool_)
+        for category in categories:
+            inside_I[self._items_by_category.get(category, _NOTHING)] = True
+        return inside_I
+
+    @cached_property
+    def _items_by_category(self) -> dict[str, NDArray[np.int64]]:
+        column = _one_chunk(self.bundle.catalog["categories"])
+        categories = pc.dictionary_encode(pc.list_flatten(column))
+        codes = categories.indices.to_numpy()
+        order = np.argsort(codes, kind="stable")
+        rows = pc.list_parent_indices(column).to_numpy()[order]
+        names = categories.dictionary.to_pylist()
+        bounds = np.searchsorted(codes[order], np.arange(1, len(names)))
+        return dict(zip(names, np.split(rows, bounds), strict=True)) if names else {}
+
+    @cached_property
+    def _prices_I(self) -> NDArray[np.float64]:
+        prices: NDArray[np.float64] = pc.fill_null(
+            self.bundle.catalog["price"], float("nan")
+        ).to_numpy()
+        return prices
+
+    @cached_property
+    def _in_stock_I(self) -> NDArray[np.bool_]:
+        in_stock = pc.fill_null(self.bundle.catalog["in_stock"], True)
+        return np.asarray(in_stock.to_numpy(), np.bool_)
+
+
+_Rung = tuple[Source, NDArray[np.float32], NDArray[np.bool_] | None]
+_NOTHING: Final = np.empty(0, np.int64)
+
+
+def _fill(rungs: Iterator[_Rung], allowed_I: NDArray[np.bool_], k: int) -> list[RankedItem]:
+    """Take from each rung what is allowed and not taken; changes ``allowed_I``."""
+    ranked: list[RankedItem] = []
+    for source, scores_I, candidates_I in rungs:
+        mask_I = allowed_I if candidates_I is None else allowed_I & candidates_I
+        # Only what may be shown is partitioned: numpy is slow where masked scores all tie.
+        eligible = np.flatnonzero(mask_I)
+        if len(eligible):
+            places_1K, scores_1K = top_k(scores_I[eligible][np.newaxis], k - len(ranked))
+            num_found = int((places_1K >= 0).sum())
+            found = eligible[places_1K[0, :num_found]]
+            ranked += [
+                RankedItem(item_index=index, score=score, source=source)
+                for index, score in zip(
+                    found.tolist(), scores_1K[0, :num_found].tolist(), strict=True
+                )
+            ]
+            allowed_I[found] = False
+        if len(ranked) == k:
+            break
+    return ranked
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)

@@ -1,0 +1,41 @@
+"""What every back end of the event log promises."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from perso.stream.event import Event, LoggedEvent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AppendResult:
+    """What became of the events of one append."""
+
+    accepted: int
+    """Events that are new and now durable."""
+    duplicates: int
+    """Events whose ``event_id`` was already known, in the log or earlier in the same append."""
+
+
+class EventStream(Protocol):
+    """A durable, idempotent, ordered log of events.
+
+    Every method raises :class:`perso.errors.EventLogError` where the back end cannot answer.
+    """
+
+    def append(self, events: Sequence[Event]) -> AppendResult:
+        """Store all events or none; they survive a crash once this returns."""
+        ...
+
+    def recent(
+        self, *, user_id: str | None = None, session_id: str | None = None, limit: int = 100
+    ) -> list[Event]:
+        """The newest events of a user or of a session, each once, newest first.
+
+        Impressions are left out: they say what was shown, not what the shopper did.
+        """
+        ...
+
+    def read_from(self, offset: int = 0, limit: int = 10_000) -> list[LoggedEvent]:
+        """Events at ``offset`` and after, in order of their offsets, for export and replay."""
+        ...

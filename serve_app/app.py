@@ -1,0 +1,85 @@
+"""The Ray Serve application: what runs in which process.
+
+``build`` is the import path of ``config.yaml``; :func:`serve_app.deploy.deploy` and
+``serve deploy`` both go through it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from perso.online.live import LiveRecommender
+from perso.stream.event_log import EventLog
+from perso.workspace import Workspace
+from serve_app.api import Service, make_api
+from serve_app.champion import ChampionFollower, ChampionWatcher
+from serve_app.segment_reader import OnlineFeatures, SegmentReader
+from serve_app.telemetry import Telemetry
+
+APP_NAME = "perso"
+
+
+class BuildArgs(BaseModel):
+    """``args`` of the application in the Serve config file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    root: str | None = None
+    """Workspace root, the same on every node; default as for every command."""
+
+
+@serve.deployment
+@serve.ingress()
+class Recommender:
+    """One replica: the HTTP application, its model and its open event log."""
+
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
+        self, root: str, watcher: DeploymentHandle
+    ) -> None:
+        workspace = Workspace.open(root)
+        log = EventLog(workspace.event_log)
+        self._service = Service(
+            live=LiveRecommender(log),
+            log=log,
+            segments=SegmentReader(lambda: _open_features(workspace)),
+            telemetry=Telemetry(),
+        )
+        follower = ChampionFollower(
+            self._service.live, watcher.champion.remote, self._service.telemetry
+        )
+        # Ray sends requests here only after this returns: a replica that joins has its model.
+        await asyncio.gather(follower.catch_up(), self._service.segments.warm())
+        self._following = asyncio.create_task(follower.follow())
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return make_api(self._service)
+
+
+def build(args: BuildArgs, options: Mapping[str, Mapping[str, Any]] | None = None) -> Application:
+    """The application for one workspace.
+
+    Args:
+        args: Where the workspace is.
+        options: Deployment options by deployment name. ``serve deploy`` applies those of its
+            config file by itself and passes none.
+    """
+    options = options or {}
+    root = str(Workspace.open(args.root).root)
+    watcher = _with_options(ChampionWatcher, options).bind(root)
+    application: Application = _with_options(Recommender, options).bind(root, watcher)
+    return application
+
+
+def _with_options(deployment: Any, options: Mapping[str, Mapping[str, Any]]) -> Any:
+    return deployment.options(**options.get(deployment.name, {}))
+
+
+def _open_features(workspace: Workspace) -> OnlineFeatures:
+    from perso.features.store import open_features
+
+    return open_features(workspace)

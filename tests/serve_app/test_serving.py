@@ -1,0 +1,237 @@
+"""The whole service on a real Ray Serve: ready, live, watched, swapped and killed."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from perso.errors import InputError
+from perso.features.store import open_features
+from perso.models.bundle import save_bundle
+from perso.registry import Registry
+from perso.schema import USER_RFM_SCHEMA
+from perso.stream.event_log import EventLog
+from perso.workspace import Workspace
+from serve_app.deploy import deploy, stop
+
+pytestmark = [pytest.mark.ray, pytest.mark.service]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return Workspace.open(tmp_path_factory.mktemp("service"))
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster, workspace):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    yield deploy(workspace, host="127.0.0.1", port=port)
+    stop()
+
+
+@pytest.fixture(scope="module")
+def promote(workspace, world, tmp_path_factory):
+    """Registers the two-taste shop as one more version and makes it champion."""
+    registry = Registry(workspace)
+
+    def promote():
+        folder = tmp_path_factory.mktemp("bundle") / "bundle"
+        save_bundle(
+            folder,
+            users=world.users,
+            items=world.items,
+            factors=world.factors,
+            popularity=world.popularity,
+            catalog=world.catalog,
+            seen=world.seen,
+            data_key="world",
+            spec={},
+            metrics={},
+            trained_until=datetime(2026, 1, 1, tzinfo=UTC),
+            created_at=datetime(2026, 1, 2, tzinfo=UTC),
+        )
+        run_id = registry.open_run("test")
+        registry.close_run(run_id)
+        return registry.promote(registry.register(folder, run_id=run_id).version).version
+
+    return promote
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+def wait_until(condition, timeout_s=30.0):
+    deadline = time.monotonic() + timeout_s
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+    return result
+
+
+def version_of(client):
+    return client.get("/healthz").json()["model_version"]
+
+
+def click(event_id, item_id="m0", session_id="s"):
+    return {
+        "event_id": event_id,
+        "event_type": "view_item",
+        "session_id": session_id,
+        "item_id": item_id,
+    }
+
+
+def test_before_the_first_champion_the_service_is_alive_but_not_ready(client):
+    assert client.get("/healthz").status_code == 200
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "perso tune" in answer.json()["detail"]
+    assert client.post("/v1/events", json=click("early")).status_code == 202
+
+
+def test_the_first_champion_is_picked_up_without_a_restart(client, promote):
+    version = promote()
+    wait_until(lambda: client.get("/readyz").status_code == 200)
+    assert client.get("/v1/model").json()["version"] == version
+
+
+def test_a_click_changes_the_next_list(client):
+    question = {"session_id": "fresh", "k": 4}
+    before = client.post("/v1/recommendations", json=question).json()
+    assert before["rung"] == "global_popular"
+    client.post("/v1/events", json=click("c1", session_id="fresh"))
+    after = client.post("/v1/recommendations", json=question).json()
+    assert after["rung"] == "personal"
+    assert sorted(item["item_id"] for item in after["items"]) == ["m1", "m2", "m3", "m4"]
+
+
+def test_segments_arrive_from_the_feature_store_once_it_is_filled(client, workspace):
+    assert client.get("/v1/users/zoe/segments").status_code == 503  # nothing is applied yet
+    answer = client.post("/v1/recommendations", json={"user_id": "zoe"}).json()
+    assert answer["degraded"] == ["feature_store"]
+    as_of = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+    row = {
+        "user_id": "zoe",
+        "event_timestamp": as_of,
+        "created": as_of,
+        "recency_days": 3.0,
+        "frequency": 4,
+        "monetary": 99.5,
+        "recency_score": 5,
+        "frequency_score": 4,
+        "monetary_score": 3,
+        "segment": "loyal",
+    }
+    features = open_features(workspace)
+    features.apply()
+    features.write_rfm(pa.Table.from_pylist([row], USER_RFM_SCHEMA))
+    features.materialize(as_of)
+    wait_until(lambda: client.get("/v1/users/zoe/segments").status_code == 200)
+    found = client.get("/v1/users/zoe/segments").json()
+    assert (found["segment"], found["frequency"]) == ("loyal", 4)
+    assert datetime.fromisoformat(found["as_of"]) == as_of
+    answer = client.post("/v1/recommendations", json={"user_id": "zoe", "k": 2}).json()
+    assert (answer["segment"], answer["rung"]) == ("loyal", "segment_popular")
+    assert 7200 <= answer["feature_age_s"] < 7800
+    assert answer["degraded"] == []
+
+
+def test_a_new_champion_replaces_the_old_one_without_a_failed_request(client, url, promote):
+    old, stop_asking, answers = version_of(client), threading.Event(), []
+
+    def keep_asking():
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as own:
+            while not stop_asking.is_set():
+                answer = own.post("/v1/recommendations", json={"user_id": "ann"})
+                answers.append((answer.status_code, answer.json().get("model_version")))
+
+    askers = [threading.Thread(target=keep_asking) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    try:
+        new = promote()
+        wait_until(lambda: version_of(client) == new)
+        time.sleep(0.5)
+    finally:
+        stop_asking.set()
+        for asker in askers:
+            asker.join()
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, version in answers} == {old, new}
+
+
+def test_the_metrics_page_counts_what_happened(client):
+    client.get("/v1/items/unheard of/similar")
+
+    def page_with_counts():
+        page = client.get("/metrics")
+        assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+        found = 'route="/v1/items/{item_id}/similar",status="404"' in page.text
+        return page.text if found else None
+
+    page = wait_until(page_with_counts, timeout_s=40)  # Ray reports every 10 s
+    for series in (
+        "ray_perso_requests_total{",
+        "ray_perso_request_latency_ms_bucket{",
+        'rung="personal"',
+        'outcome="accepted"',
+        'part="feature_store"',
+        "ray_perso_model_version{",
+        "ray_serve_num_http_requests_total{",
+    ):
+        assert series in page
+    assert "ray_node_cpu_count" not in page
+    assert "# TYPE ray_perso_requests_total counter" in page
+
+
+def replica_pids(path: Path):
+    """Processes that hold the event log open, this one left out."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            targets = [str(link.readlink()) for link in (process / "fd").iterdir()]
+        except OSError:
+            continue
+        if str(path) in targets and int(process.name) != os.getpid():
+            yield int(process.name)
+
+
+def test_acknowledged_events_survive_kill_9_of_the_replica_once(client, workspace):
+    receipt = client.post("/v1/events", json=[click("k1", "m0", "k"), click("k2", "m1", "k")])
+    assert receipt.json()["accepted"] == 2
+    (pid,) = replica_pids(workspace.event_log.resolve())
+    os.kill(pid, signal.SIGKILL)
+
+    def answered_again():
+        try:
+            answer = client.post("/v1/recommendations", json={"session_id": "k"})
+        except httpx.HTTPError:
+            return None
+        return answer.json() if answer.status_code == 200 else None
+
+    answer = wait_until(answered_again, timeout_s=60)
+    assert (answer["num_recent_events"], answer["rung"]) == (2, "personal")
+    again = client.post("/v1/events", json=[click("k1", "m0", "k"), click("k2", "m1", "k")])
+    assert again.json()["duplicates"] == 2
+    stored = [logged.event.event_id for logged in EventLog(workspace.event_log).read_from()]
+    assert sorted(event_id for event_id in stored if event_id[0] == "k") == ["k1", "k2"]
+
+
+def test_a_taken_port_is_refused_at_once(client):
+    stop()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="give another"):
+            deploy(Workspace.open("/nowhere"), host="127.0.0.1", port=taken.getsockname()[1])
