@@ -169,3 +169,10 @@ def test_processes_that_create_the_database_at_once_wait_for_each_other(tmp_path
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         run_ids = pool.map(_open_first_run, [str(tmp_path / "root")] * 3)
     assert len(set(run_ids)) == 3
+
+
+def test_a_registration_does_not_redirect_other_workspaces(registry, tmp_path):
+    register(registry, tmp_path)
+    other = Registry(Workspace(tmp_path / "other"))
+    assert str(tmp_path / "other") in other.tracking_uri
+    assert other.champion() is None

@@ -1,0 +1,206 @@
+"""A whole search on a cluster: trials, the final test, registry, promotion.
+
+The rules are in :mod:`perso.tuning`; this file puts its steps in order and moves data between
+the dataset, the workers and the registry.
+"""
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from perso.data.groups import UserGroups
+from perso.data.prepared import Interactions, PreparedData
+from perso.distributed.cluster import own_errors
+from perso.distributed.trials import by_segment, in_words, resources, run_trials
+from perso.errors import InputError
+from perso.evaluation.report import EvaluationReport
+from perso.models.popularity import fit_popularity
+from perso.registry import ModelVersion, Registry, git_commit
+from perso.spec import spec_hash, spec_to_dict
+from perso.tuning import (
+    Finalist,
+    SearchSpec,
+    Trial,
+    best_trial,
+    judge,
+    measure,
+    save_finalist,
+    train_finalist,
+)
+from perso.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """One finished search."""
+
+    spec: SearchSpec
+    trials: tuple[Trial, ...]
+    """Every trial, in the order of :meth:`SearchSpec.points`."""
+    winner: Trial
+    validation_popularity: EvaluationReport
+    """Popularity fitted on train, on the period that chose the winner."""
+    test_model: EvaluationReport
+    """The winner retrained on train and validation, on the test period."""
+    test_popularity: EvaluationReport
+    """Popularity fitted on train and validation, on the test period."""
+    promoted: bool
+    """Whether the winner became the champion."""
+    reason: str
+    """Why, in one sentence with both values."""
+    version: ModelVersion
+    """The winner in the registry, champion or not."""
+    seconds: float
+    """Wall time of the whole search."""
+
+
+def run_search(
+    spec: SearchSpec,
+    data: PreparedData,
+    workspace: Workspace,
+    *,
+    validation_segments: UserGroups | None = None,
+    test_segments: UserGroups | None = None,
+) -> SearchResult:
+    """Search the grid, test the winner, register it, and promote it if it beats popularity.
+
+    Needs a connected Ray. MLflow shows one run for the search (the winner's test metrics, and
+    popularity's under ``popularity/``) and below it one run per trial.
+
+    Args:
+        spec: The grid.
+        data: The dataset; winner and popularity serve what they were tested as, trained on
+            everything before the test period.
+        workspace: Where runs, versions and Tune's own records go.
+        validation_segments: Each user's segment as of the end of train.
+        test_segments: Each user's segment as of the end of validation.
+
+    Raises:
+        InputError: If a period has no interactions.
+        SearchError: If no trial finished.
+    """
+    started, started_at = time.perf_counter(), datetime.now(UTC)
+    train, validation = data.interactions("train"), data.interactions("validation")
+    known, test = data.interactions("train", "validation"), data.interactions("test")
+    for name, period in {"train": train, "validation": validation, "test": test}.items():
+        if not len(period):
+            raise InputError(
+                f"the {name} period of dataset {data.key} has no interactions; "
+                "prepare more data or change its split"
+            )
+    registry = Registry(workspace)
+    lineage = _lineage(data)
+    run_id = registry.open_run(spec.name, params=_flat(spec_to_dict(spec)), tags=lineage)
+    try:
+        trials = run_trials(
+            spec,
+            train,
+            validation,
+            validation_segments,
+            registry=registry,
+            parent_run_id=run_id,
+            storage=workspace.searches,
+        )
+        winner = best_trial(trials, spec.objective)
+        logger.info("search: %s wins", in_words(winner.settings))
+        finalist = _train_finalist(spec, winner.number, known, test, test_segments)
+        popularity = measure(
+            fit_popularity(train, validation_segments),
+            spec,
+            known=train,
+            held_out=validation,
+            segments=validation_segments,
+        )
+        verdict = judge(
+            spec.objective,
+            model=finalist.model_report.overall,
+            popularity=finalist.popularity_report.overall,
+        )
+        _log_finalist(registry, run_id, finalist)
+        building = workspace.bundles / run_id
+        save_finalist(
+            finalist,
+            building,
+            data=data,
+            known=known,
+            spec=spec,
+            number=winner.number,
+            now=started_at,
+        )
+        version = registry.register(building, run_id=run_id, tags=lineage)
+        shutil.rmtree(building)
+        if verdict.promoted:
+            version = registry.promote(version.version)
+        registry.close_run(
+            run_id, tags={"verdict": verdict.reason, "winner": in_words(winner.settings)}
+        )
+    except BaseException as error:
+        registry.close_run(run_id, status="FAILED", tags={"error": repr(error)})
+        raise
+    seconds = time.perf_counter() - started
+    logger.info("search: version %s, %s (%.1f s)", version.version, verdict.reason, seconds)
+    return SearchResult(
+        spec=spec,
+        trials=tuple(trials),
+        winner=winner,
+        validation_popularity=popularity,
+        test_model=finalist.model_report,
+        test_popularity=finalist.popularity_report,
+        promoted=verdict.promoted,
+        reason=verdict.reason,
+        version=version,
+        seconds=seconds,
+    )
+
+
+def _train_finalist(
+    spec: SearchSpec,
+    number: int,
+    known: Interactions,
+    test: Interactions,
+    segments: UserGroups | None,
+) -> Finalist:
+    """The final training as one task with a trial's share of the cluster (its GPU, if any)."""
+    share = resources(spec)
+    task = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"])(train_finalist)
+    with own_errors():
+        finalist: Finalist = ray.get(
+            task.remote(spec, number, known=known, held_out=test, segments=segments)
+        )
+    return finalist
+
+
+def _log_finalist(registry: Registry, run_id: str, finalist: Finalist) -> None:
+    model, popularity = finalist.model_report, finalist.popularity_report
+    theirs = dict(popularity.overall) | by_segment(popularity.per_segment)
+    registry.log_metrics(
+        run_id,
+        dict(model.overall)
+        | by_segment(model.per_segment)
+        | {f"popularity/{name}": value for name, value in theirs.items()},
+        curves={"train/loss": finalist.losses},
+    )
+
+
+def _lineage(data: PreparedData) -> dict[str, str]:
+    files = data.manifest["source"]["files"]
+    tags = {"data_key": data.key, "data_hash": spec_hash([file["hash"] for file in files])}
+    commit = git_commit(Path.cwd())
+    return tags if commit is None else tags | {"git_commit": commit}
+
+
+def _flat(spec: dict[str, Any]) -> dict[str, Any]:
+    """MLflow's params are one level deep: ``grid.l2``."""
+    flat: dict[str, Any] = {}
+    for name, value in spec.items():
+        nested = value.items() if isinstance(value, dict) else None
+        flat |= {name: value} if nested is None else {f"{name}.{k}": v for k, v in nested}
+    return flat

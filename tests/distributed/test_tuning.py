@@ -1,0 +1,215 @@
+"""The search on Ray: the same trials as a plain loop, one run each, and a champion at the end."""
+
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perso.data.groups import UserGroups
+from perso.data.prepared import Interactions, PreparedData
+from perso.distributed import trials as trials_module
+from perso.distributed.trials import run_trials
+from perso.distributed.tuning import run_search
+from perso.errors import InputError, SearchError
+from perso.evaluation.report import evaluate
+from perso.models.bundle import load_bundle
+from perso.registry import Registry
+from perso.tuning import SearchSpec, Verdict, run_trial
+from perso.workspace import Workspace
+
+pytestmark = pytest.mark.ray
+
+NUM_USERS, NUM_ITEMS = 40, 20
+SPEC = SearchSpec(
+    fixed={"epochs": 4, "batch_size": 64},
+    grid={"num_factors": (4, 8), "l2": (0.03, 0.1)},
+    k=(5, 10),
+    objective="ndcg@5",
+)
+
+
+def interactions(pairs):
+    users, items = np.array(sorted(pairs), np.int32).T
+    return Interactions(
+        num_users=NUM_USERS,
+        num_items=NUM_ITEMS,
+        user_indices=np.ascontiguousarray(users),
+        item_indices=np.ascontiguousarray(items),
+        weights=np.ones(len(pairs), np.float32),
+        ratings=np.full(len(pairs), np.nan, np.float32),
+        last_at=np.zeros(len(pairs), np.int64),
+        context_names={},
+        context_codes={},
+    )
+
+
+@pytest.fixture(scope="module")
+def periods():
+    """Even users like even items, odd users odd ones; each meets the rest of its own later."""
+    rng = np.random.default_rng(0)
+    liked = {u: rng.permutation(np.arange(u % 2, NUM_ITEMS, 2)).tolist() for u in range(NUM_USERS)}
+    train = interactions({(u, i) for u, items in liked.items() for i in items[:7]})
+    held_out = interactions({(u, i) for u, items in liked.items() for i in items[7:]})
+    return train, held_out
+
+
+@pytest.fixture(scope="module")
+def segments():
+    return UserGroups.from_names([("even", "odd")[u % 2] for u in range(NUM_USERS)])
+
+
+@pytest.fixture(scope="module")
+def empty_root(tmp_path_factory):
+    """A workspace whose MLflow database is made: that takes seconds, and tests copy it."""
+    root = tmp_path_factory.mktemp("template")
+    from mlflow import MlflowClient
+
+    Workspace(root).mlflow.mkdir()
+    MlflowClient(tracking_uri=f"sqlite:///{Workspace(root).mlflow / 'mlflow.db'}")
+    return root
+
+
+@pytest.fixture
+def workspace(empty_root, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copytree(empty_root, tmp_path / "root")
+    return Workspace(tmp_path / "root")
+
+
+def trials_of(spec, periods, segments, workspace):
+    registry = Registry(workspace)
+    run_id = registry.open_run("search")
+    trials = run_trials(
+        spec,
+        *periods,
+        segments,
+        registry=registry,
+        parent_run_id=run_id,
+        storage=workspace.searches,
+    )
+    children = registry._client.search_runs(
+        [registry._experiment_id], filter_string=f"tags.`mlflow.parentRunId` = '{run_id}'"
+    )
+    return trials, {child.info.run_name: child for child in children}
+
+
+def outcome(trial):
+    return replace(trial, train_s=0.0, evaluate_s=0.0)
+
+
+def test_ray_runs_the_trials_that_a_plain_loop_runs(ray_cluster, periods, segments, workspace):
+    train, validation = periods
+    by_ray, runs = trials_of(SPEC, periods, segments, workspace)
+    by_loop = [
+        run_trial(SPEC, n, train=train, validation=validation, segments=segments)
+        for n in range(len(SPEC.points()))
+    ]
+    assert [outcome(t) for t in by_ray] == [outcome(t) for t in by_loop]
+
+    assert len(runs) == 4
+    run = runs["num_factors=8 l2=0.1"]
+    trial = by_ray[3]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["num_factors"] == "8"
+    assert run.data.params["epochs"] == "4"
+    assert run.data.metrics["ndcg_at_5"] == pytest.approx(trial.metrics["ndcg@5"])
+    assert run.data.metrics["segment/odd/recall_at_10"] == pytest.approx(
+        trial.per_segment["odd"]["recall@10"]
+    )
+    assert run.data.metrics["loss"] == pytest.approx(trial.losses[-1])
+
+
+def test_a_failing_trial_and_a_dying_worker_do_not_end_the_search(
+    ray_cluster, periods, segments, workspace, monkeypatch
+):
+    class DyingWorker(trials_module._TrialWorker):  # local, so Ray ships it by value
+        def step(self):
+            if self._number == 1:
+                os._exit(1)
+            return super().step()
+
+    monkeypatch.setattr(trials_module, "_TrialWorker", DyingWorker)
+    too_large = replace(SPEC, grid={"num_factors": (10**13, 4, 6, 8)})
+    trials, runs = trials_of(too_large, periods, segments, workspace)
+    assert [t.error is None for t in trials] == [False, False, True, True]
+    assert [t.number for t in trials] == [0, 1, 2, 3]
+    assert {r.info.status for r in runs.values()} == {"FINISHED", "FAILED"}
+    assert sum(r.info.status == "FAILED" for r in runs.values()) == 2
+    assert all(r.data.tags["error"] for r in runs.values() if r.info.status == "FAILED")
+
+
+@pytest.fixture(scope="module")
+def search_spec():
+    return SearchSpec(
+        name="small", fixed={"epochs": 6}, grid={"num_factors": (16,), "l2": (0.1,)}, k=(5, 20)
+    )
+
+
+def test_a_search_ends_in_a_tested_version_and_only_a_better_one_becomes_champion(
+    prepared, search_spec, workspace, monkeypatch
+):
+    registry = Registry(workspace)
+    codes_U = np.arange(len(prepared.users), dtype=np.int32) % 2
+    segments = UserGroups(names=("even", "odd"), codes_U=codes_U)
+    result = run_search(
+        search_spec, prepared, workspace, validation_segments=segments, test_segments=segments
+    )
+    assert result.promoted
+    assert result.test_model.overall["ndcg@20"] > result.test_popularity.overall["ndcg@20"]
+    assert set(result.test_model.per_segment) == set(result.test_popularity.per_segment)
+    assert registry.champion() == result.version
+    assert result.version.metrics["ndcg@20"] == pytest.approx(result.test_model.overall["ndcg@20"])
+    assert result.version.tags["data_key"] == prepared.key
+    assert not list(workspace.bundles.iterdir())
+
+    bundle = load_bundle(result.version.folder, verify=True)
+    assert bundle.manifest["metrics"]["model"] == result.test_model.to_dict()
+    assert bundle.manifest["spec"]["search"]["name"] == "small"
+    known = prepared.interactions("train", "validation")
+    again = evaluate(
+        bundle.factors,
+        train=known,
+        held_out=prepared.interactions("test"),
+        ks=search_spec.k,
+        segments=segments,
+    )
+    assert again.to_dict() == result.test_model.to_dict()
+    assert len(bundle.seen.item_indices) == len(known)
+    assert "segment" in bundle.popularity.slices
+
+    run = registry._client.get_run(result.version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["popularity/ndcg_at_20"] == pytest.approx(
+        result.test_popularity.overall["ndcg@20"]
+    )
+    assert run.data.tags["verdict"] == result.reason
+
+    refusal = Verdict(promoted=False, reason="not better")
+    monkeypatch.setattr("perso.distributed.tuning.judge", lambda *args, **metrics: refusal)
+    second = run_search(search_spec, prepared, workspace)
+    assert not second.promoted
+    assert second.version.aliases == ()
+    assert registry.champion() == result.version
+
+
+def test_an_empty_period_is_refused_before_anything_starts(prepared, search_spec, tmp_path):
+    shutil.copytree(prepared.folder, tmp_path / "dataset")
+    for file in (tmp_path / "dataset" / "interactions" / "test").iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match=r"the test period of dataset .* has no interactions"):
+        run_search(search_spec, PreparedData(tmp_path / "dataset"), Workspace(tmp_path / "root"))
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_search_in_which_every_trial_fails_says_why_and_closes_its_run(
+    prepared, search_spec, workspace
+):
+    hopeless = replace(search_spec, grid={"num_factors": (10**13,)})
+    with pytest.raises(SearchError, match="none of 1 trials finished; the first: "):
+        run_search(hopeless, prepared, workspace)
+    registry = Registry(workspace)
+    runs = registry._client.search_runs([registry._experiment_id])
+    assert {run.info.status for run in runs} == {"FAILED"}
+    assert registry.versions() == []

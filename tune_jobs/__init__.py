@@ -1,0 +1,1 @@
+"""What ``ray job submit`` runs: recipes and their YAML specs, no algorithms."""

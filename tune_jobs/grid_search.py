@@ -1,0 +1,70 @@
+"""Events to a tested, registered and perhaps promoted model: ``python -m tune_jobs.grid_search``.
+
+Runs here, or on a cluster with ``ray job submit --working-dir . -- python -m
+tune_jobs.grid_search --spec tune_jobs/specs/quick.yaml``. A recipe: every step is a library call.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from perso.distributed.cluster import connect
+from perso.distributed.interactions import prepare
+from perso.distributed.tuning import SearchResult, run_search
+from perso.errors import PersoError
+from perso.features.groups import user_groups
+from perso.features.store import open_features
+from perso.schema import SPLITS
+from perso.spec import load_spec
+from perso.workspace import Workspace
+from tune_jobs import segment
+from tune_jobs.report import print_report
+from tune_jobs.spec import JobSpec
+
+
+def run(job: JobSpec, workspace: Workspace) -> SearchResult:
+    """Prepare and segment what is not there yet, search the grid, test and judge the winner.
+
+    Each period is measured by the segments known when it began, read back from the feature store
+    as any other reader would; those at the end of the data are left online for the service.
+
+    Raises:
+        InputError: If the input cannot be used or a period is empty.
+        FeatureStoreError: If segments cannot be written or read.
+        SearchError: If no trial finished.
+    """
+    data = prepare(job.prepare, workspace)
+    segment.run(job.segments, data, workspace, as_ofs=[data.split_end(split) for split in SPLITS])
+    features = open_features(workspace)
+    return run_search(
+        job.search,
+        data,
+        workspace,
+        validation_segments=user_groups(features, data.users, as_of=data.split_end("train")),
+        test_segments=user_groups(features, data.users, as_of=data.split_end("validation")),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or 2 with one sentence where the user can put it right."""
+    parser = argparse.ArgumentParser(prog="python -m tune_jobs.grid_search", description=__doc__)
+    parser.add_argument("--spec", required=True, help="YAML job file")
+    parser.add_argument("--root", help="workspace folder [$PERSO_ROOT, or .perso]")
+    parser.add_argument("--address", help="Ray cluster [$RAY_ADDRESS, or a private one]")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("ray", "alembic", "mlflow", "feast"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        job, workspace = load_spec(JobSpec, given.spec), Workspace.open(given.root)
+        connect(given.address)
+        print_report(run(job, workspace))
+    except PersoError as error:
+        print(f"grid_search: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
