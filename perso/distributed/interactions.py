@@ -188,11 +188,16 @@ def _build(spec: PrepareSpec, path: str, chunks: Sequence[Chunk], folder: Path) 
 def _settle(spec: PrepareSpec, chunks: Sequence[Chunk], folder: Path) -> list[dict[str, Any]]:
     """First pass: read, check, shuffle by user, settle and write; one summary per partition."""
     source = open_source(spec.source)
+    # A sort shuffle keeps (blocks)² references in the driver, so small files share a task.
+    num_tasks = min(len(chunks), 4 * int(ray.cluster_resources()["CPU"]))
 
     def read(batch: dict[str, Any]) -> Iterator[pa.Table]:
-        for index in batch["id"]:
-            for checked in source.read(chunks[int(index)]):
-                yield checked.append_column(_PARTITION, partition_of(checked, spec.num_partitions))
+        for task in batch["id"]:
+            for chunk in chunks[int(task) :: num_tasks]:
+                for checked in source.read(chunk):
+                    yield checked.append_column(
+                        _PARTITION, partition_of(checked, spec.num_partitions)
+                    )
 
     def settle(group: pa.Table) -> pa.Table:
         partition = group[_PARTITION][0].as_py()
@@ -218,7 +223,7 @@ def _settle(spec: PrepareSpec, chunks: Sequence[Chunk], folder: Path) -> list[di
 
     with own_errors():
         rows: list[dict[str, Any]] = (
-            ray.data.range(len(chunks), override_num_blocks=len(chunks))
+            ray.data.range(num_tasks, override_num_blocks=num_tasks)
             .map_batches(read, batch_size=1)
             .groupby(_PARTITION, num_partitions=spec.num_partitions)
             .map_groups(settle, batch_format="pyarrow")

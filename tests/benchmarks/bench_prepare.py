@@ -13,6 +13,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import duckdb
@@ -23,7 +27,7 @@ from perso.data.interactions import PrepareSpec
 from perso.data.prepared import PreparedData
 from perso.data.synthetic import ShopSpec, write_shop
 from perso.distributed.cluster import connect
-from perso.distributed.interactions import prepare
+from perso.distributed.interactions import latest, prepare
 from perso.schema import SPLITS
 from perso.workspace import Workspace
 
@@ -131,15 +135,33 @@ def assert_same_result(data: PreparedData, peer: Path) -> None:
         assert abs(total / float(theirs["weight"].sum()) - 1) < 1e-4, f"{split}: weights differ"
 
 
+@dataclass(frozen=True)
+class Run:
+    """What one preparation took, in a process of its own."""
+
+    seconds: float
+    driver_bytes: int
+    worker_bytes: int
+    threads: int
+
+
+def prepare_alone(job: PrepareSpec, workspace: Workspace) -> Run:
+    """Prepare in this process, which did nothing before; starting Ray is not counted."""
+    import ray
+
+    connect()
+    with MemoryWatch() as memory:
+        seconds = timed(lambda: prepare(job, workspace))
+    threads = int(ray.cluster_resources()["CPU"])
+    ray.shutdown()
+    return Run(seconds, memory.driver, memory.worker, threads)
+
+
 def main() -> None:
     """Print one line per size and the growth between the first and the last."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=float, nargs="+", default=[1e6, 1e7])
     sizes = [int(n) for n in parser.parse_args().events]
-    connect()
-    import ray
-
-    threads = int(ray.cluster_resources()["CPU"])
     root = Path(tempfile.mkdtemp(prefix="perso-bench-"))
     seconds: dict[int, float] = {}
     try:
@@ -150,29 +172,25 @@ def main() -> None:
             rows = sum(pq.read_metadata(f).num_rows for f in (shop / "events").glob("*.parquet"))
             workspace = Workspace.open(root / f"workspace-{size}")
             job = PrepareSpec(source="events", path=str(shop / "events"))
-            with MemoryWatch() as memory:
-                ours = timed(lambda job=job, workspace=workspace: prepare(job, workspace))
-            data = prepare(job, workspace)
-            peer = root / f"duckdb-{size}.parquet"
-            theirs = timed(
-                lambda shop=shop, peer=peer, data=data: duckdb_prepare(
-                    shop / "events", peer, data, threads
-                )
-            )
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                run = process.submit(prepare_alone, job, workspace).result()
+            data, peer = latest(workspace), root / f"duckdb-{size}.parquet"
+            theirs = timed(partial(duckdb_prepare, shop / "events", peer, data, run.threads))
             assert_same_result(data, peer)
-            seconds[rows] = ours
+            seconds[rows] = run.seconds
             print(
-                f"{rows:>11,} events: perso {rows / ours:>9,.0f} rows/s, DuckDB "
-                f"{rows / theirs:>10,.0f} rows/s on {threads} cores, time ratio "
-                f"{ours / theirs:.1f}; peak driver {memory.driver / 2**20:.0f} MiB, "
-                f"largest worker {memory.worker / 2**20:.0f} MiB"
+                f"{rows:>11,} events: perso {rows / run.seconds:>9,.0f} rows/s, DuckDB "
+                f"{rows / theirs:>10,.0f} rows/s on {run.threads} cores, time ratio "
+                f"{run.seconds / theirs:.1f}; peak private memory: driver "
+                f"{run.driver_bytes / 2**20:.0f} MiB, largest worker "
+                f"{run.worker_bytes / 2**20:.0f} MiB",
+                flush=True,
             )
         if len(seconds) > 1:
             few, many = min(seconds), max(seconds)
             growth = (seconds[many] / many) / (seconds[few] / few)
             print(f"seconds per event at {many:,} over those at {few:,}: {growth:.2f}")
     finally:
-        ray.shutdown()
         shutil.rmtree(root)
 
 
