@@ -25,6 +25,7 @@ from perso.workspace import Workspace
 if TYPE_CHECKING:
     from tune_jobs.spec import JobSpec
 
+HOST = "127.0.0.1"
 K = 10
 """Length of the shown lists."""
 
@@ -42,19 +43,23 @@ def run_demo(job: "JobSpec", workspace: Workspace, *, port: int, keep_serving: b
     """Run every stage, show a list move, and leave the service running if asked."""
     from perso.distributed.cluster import connect
     from perso.distributed.interactions import latest
-    from serve_app.deploy import deploy, wait_until_interrupted
+    from serve_app.deploy import deploy, require_free_port, wait_until_interrupted
     from tune_jobs.grid_search import run
     from tune_jobs.report import print_report
 
     console = Console()
+    require_free_port(HOST, port)  # now, not after minutes of work
     with _step(console, "starting Ray"):
         connect()
     with _step(console, "events, segments, features, model search"):
         result = run(job, workspace)
     print_report(result, console=console)
+    if not result.promoted:
+        console.print("There is nothing new to serve; a larger grid or more data may help.")
+        return
     with _step(console, "starting the service"):
-        url = deploy(workspace, port=port)
-    with httpx.Client(base_url=url, timeout=30) as client:
+        url = deploy(workspace, host=HOST, port=port)
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         user_id = _typical_shopper(latest(workspace))
         _show_clicks(client, console, user_id)
     _print_places(console, url, user_id, workspace.root)

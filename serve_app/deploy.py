@@ -82,6 +82,22 @@ def deploy(
     return url
 
 
+def require_free_port(host: str, port: int) -> None:
+    """Return if this machine could listen there now.
+
+    Raises:
+        InputError: If another process does.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on {host}:{port}: {error.strerror}; give another --host or --port"
+            ) from error
+
+
 def stop() -> None:
     """End the service and its proxy; the cluster stays."""
     serve.shutdown()
@@ -107,15 +123,7 @@ def _start_proxy(options: HTTPOptions) -> None:
     if _is_serving():
         return
     # Serve would retry a taken port for a long while; this says so at once.
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((options.host, options.port))
-        except OSError as error:
-            raise InputError(
-                f"cannot listen on {options.host}:{options.port}: {error.strerror}; "
-                "give another --host or --port"
-            ) from error
+    require_free_port(options.host, options.port)
     serve.start(http_options=options)
 
 

@@ -1,19 +1,20 @@
-"""Valid events to weighted interactions: the rules, over one user partition at a time.
+"""Settled events to weighted interactions: the rules, over one user partition at a time.
 
-Users are dealt to partitions by a stable hash, and everything that must see a user's whole
-history (folding duplicates, netting refunds, adding up pairs) happens inside one partition. So
-the rules below are plain functions of one Arrow table, and running them on Ray
-(``perso.distributed.interactions``) or in a loop gives the same bytes. Cost is linear in events;
-peak memory is one partition: at 100 million events and 64 partitions, about 300 MB each.
+Everything that must see a user's whole history (netting refunds, adding up pairs) happens inside
+one partition (``perso.data.partition``). So the rules below are plain functions of one Arrow
+table, and running them on Ray (``perso.distributed.interactions``) or in a loop gives the same
+bytes. Cost is linear in events; peak memory is one partition, about 250 bytes an event: at 100
+million events choose 64 partitions or more.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -25,9 +26,9 @@ from perso.data.vocabulary import Vocabulary
 from perso.schema import (
     CONTEXT_COLUMNS,
     DAYPARTS,
-    EVENT_SCHEMA,
     INTERACTION_SCHEMA,
     SPLITS,
+    TIMESTAMP,
     Split,
 )
 
@@ -36,6 +37,10 @@ EVENT_WEIGHTS: Mapping[str, float] = MappingProxyType(
 )
 VALUE_WEIGHTS: Mapping[str, float] = MappingProxyType({"rate_item": 1.0, "dwell": 0.02})
 
+PREFERENCE_COLUMNS = ("user_id", "item_id", "event_type", "value", "consent")
+"""What of EVENT_SCHEMA says whether and how much a user wants an item."""
+
+_TINY = float(np.finfo(np.float32).tiny)
 _US_PER_HOUR = 3_600_000_000
 _US_PER_DAY = 24 * _US_PER_HOUR
 
@@ -61,7 +66,8 @@ class PrepareSpec:
     min_user_items: int = 1
     """Users with fewer distinct items are left out of the interactions."""
     min_item_users: int = 1
-    """Items with fewer distinct users are left out of the interactions."""
+    """Items with fewer distinct users are left out of the interactions. Both minimums look at the
+    whole dataset: above 1, an item that becomes popular later keeps its early pairs."""
     split: SplitSpec = field(default_factory=SplitSpec)
     """How much of the time is held out."""
     num_partitions: int = 16
@@ -86,114 +92,13 @@ class PrepareSpec:
                     raise ValueError(f"weight of {event_type!r} is {weight}; give 0 or more")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SettledPartition:
-    """One partition's events after everything that needs a user's whole history."""
-
-    events: pa.Table
-    """EVENT_SCHEMA, each event once, refunds netted, sorted by user, time and event id."""
-    rejects: pa.Table
-    """Columns reason and row (JSON), sorted."""
-    counts: dict[str, int]
-    """Rows by what became of them: ``read``, ``kept`` and one entry per reason of a drop."""
-
-
-def partition_of(checked: pa.Table, num_partitions: int) -> pa.Array:
-    """The user partition of each row, int32, by a hash that is equal on every machine.
-
-    Anonymous events go by their session and refused rows by their content.
-    """
-    key = pc.coalesce(
-        checked["user_id"],
-        checked["session_id"],
-        checked["reject_row"],
-        pa.scalar("", pa.string()),
-    )
-    encoded = pc.dictionary_encode(key)
-    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-    hashes = pd.util.hash_array(encoded.dictionary.to_numpy(zero_copy_only=False))
-    partitions = (hashes % np.uint64(num_partitions)).astype(np.int32)
-    return pa.array(partitions[encoded.indices.to_numpy()])
-
-
-def settle_partition(checked: pa.Table) -> SettledPartition:
-    """Fold duplicates, net refunds and put one partition into its final order.
-
-    Args:
-        checked: All CHECKED_SCHEMA rows of the partition, in any order.
-    """
-    is_valid = pc.is_null(checked["reject_reason"])
-    refused = checked.filter(pc.invert(is_valid))
-    rejects = pa.table({"reason": refused["reject_reason"], "row": refused["reject_row"]}).sort_by(
-        [("reason", "ascending"), ("row", "ascending")]
-    )
-    counts = {"read": checked.num_rows}
-    counts |= {
-        entry["values"]: entry["counts"] for entry in pc.value_counts(rejects["reason"]).to_pylist()
-    }
-
-    events = checked.filter(is_valid).select(EVENT_SCHEMA.names).cast(EVENT_SCHEMA)
-    distinct = _sort_and_fold(events)
-    if events.num_rows > distinct.num_rows:
-        counts["duplicate_event_id"] = events.num_rows - distinct.num_rows
-    kept, refund_counts = net_refunds(distinct)
-    counts |= refund_counts
-    counts["kept"] = kept.num_rows
-    return SettledPartition(events=kept, rejects=rejects, counts=counts)
-
-
-def _sort_and_fold(events: pa.Table) -> pa.Table:
-    """Sorted by user, time and event id, with the earliest row of each event id.
-
-    The remaining columns break ties, so equal input gives equal output in any row order.
-    """
-    if not events.num_rows:
-        return events
-    user = _ranks(pc.fill_null(events["user_id"], ""))
-    timestamp = events["timestamp"].cast(pa.int64()).to_numpy()
-    event_id = pc.dictionary_encode(events["event_id"]).combine_chunks()
-    id_codes = event_id.indices.to_numpy()
-    id_hashes = pd.util.hash_array(event_id.dictionary.to_numpy(zero_copy_only=False))[id_codes]
-    has_duplicates = len(event_id.dictionary) < events.num_rows
-    tie = _row_hashes(events) if has_duplicates else np.zeros(events.num_rows, np.uint64)
-    order = np.lexsort((tie, id_hashes, timestamp, user))
-    if has_duplicates:
-        by_id = np.lexsort((tie, timestamp, id_codes))
-        is_first = np.r_[True, np.diff(id_codes[by_id]) != 0]
-        keep = np.zeros(events.num_rows, np.bool_)
-        keep[by_id[is_first]] = True
-        order = order[keep[order]]
-    return events.take(pa.array(order))
-
-
-def _row_hashes(events: pa.Table) -> NDArray[np.uint64]:
-    """A stable hash of each whole row; only partitions with duplicates pay for it."""
-    return np.asarray(pd.util.hash_pandas_object(events.to_pandas(), index=False), np.uint64)
-
-
-def _ranks(values: pa.ChunkedArray) -> NDArray[np.int64]:
-    """The place of each string among the sorted distinct ones."""
-    encoded = pc.dictionary_encode(values).combine_chunks()
-    order = pc.sort_indices(encoded.dictionary).to_numpy()
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    ranks: NDArray[np.int64] = rank[encoded.indices.to_numpy()]
-    return ranks
-
-
-def count_by_hour(events: pa.Table) -> dict[int, int]:
-    """Number of events per hour since the epoch (UTC)."""
-    hours = events["timestamp"].cast(pa.int64()).to_numpy() // _US_PER_HOUR
-    values, counts = np.unique(hours, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
 def preferences(events: pa.Table, spec: PrepareSpec) -> tuple[pa.Table, dict[str, int]]:
     """The events that carry a preference, with a float64 ``weight`` column, undecayed.
 
     Returns:
-        The events, and how many fell out by reason (``no_user``: session only; ``no_weight``:
-        their type has none, or their value is not positive).
+        The events, and how many fell out by reason (``no_user``: session only; ``no_consent``:
+        the shopper refused personalization; ``no_weight``: their type has none, or their value
+        is not positive).
     """
     encoded = pc.dictionary_encode(events["event_type"]).combine_chunks()
     types = encoded.dictionary.to_pylist()
@@ -203,13 +108,15 @@ def preferences(events: pa.Table, spec: PrepareSpec) -> tuple[pa.Table, dict[str
     value = pc.fill_null(events["value"], 0.0).to_numpy()
     weight = fixed[codes] + per_unit[codes] * value if len(codes) else np.zeros(0)
     has_user = pc.is_valid(events["user_id"]).to_numpy()
+    may_use = pc.fill_null(events["consent"], True).to_numpy()
     has_weight = weight > 0
     counts = {
         "no_user": int((~has_user).sum()),
-        "no_weight": int((has_user & ~has_weight).sum()),
+        "no_consent": int((has_user & ~may_use).sum()),
+        "no_weight": int((has_user & may_use & ~has_weight).sum()),
     }
     weighted = events.append_column("weight", pa.array(weight))
-    kept = weighted.filter(pa.array(has_user & has_weight))
+    kept = weighted.filter(pa.array(has_user & may_use & has_weight))
     return kept, {reason: count for reason, count in counts.items() if count}
 
 
@@ -244,7 +151,7 @@ def keep_users(events: pa.Table, items: Vocabulary, spec: PrepareSpec) -> Vocabu
     """The partition's users with enough items, sorted by id.
 
     Args:
-        events: At least the columns user_id, item_id, event_type and value of the partition.
+        events: At least PREFERENCE_COLUMNS of the partition.
         items: The item vocabulary; other items do not count.
         spec: The minimum and the weights.
     """
@@ -283,7 +190,9 @@ def aggregate_pairs(
     """One weighted interaction per (user, item) and split.
 
     An event of age ``a`` days before the end of its split counts ``weight · 0.5^(a / half-life)``.
-    Sums run in event order in float64, so any two runs agree to the bit.
+    Sums run in event order in float64, so any two runs agree to the bit. A refund takes back
+    purchases of its own and of earlier periods, but only in the periods that end after it: what
+    happens later never changes an earlier period.
 
     Args:
         events: The settled events of the partition.
@@ -293,37 +202,58 @@ def aggregate_pairs(
         ends: Where the splits end.
         spec: Weights and half-life.
     """
-    liked, counts = preferences(events, spec)
+    by_split: dict[Split, pa.Table] = {}
+    counts: Counter[str] = Counter()
+    start: datetime | None = None
+    for split in SPLITS:
+        end = ends.end_of(split)
+        known, _ = net_refunds(events.filter(pc.field("timestamp") < pa.scalar(end, TIMESTAMP)))
+        if start is not None:
+            known = known.filter(pc.field("timestamp") >= pa.scalar(start, TIMESTAMP))
+        start = end
+        liked, dropped = preferences(known, spec)
+        counts.update(dropped)
+        rows = _index_rows(liked, users, first_user_index, items)
+        if rows.num_rows < liked.num_rows:
+            counts["below_minimum"] += liked.num_rows - rows.num_rows
+        by_split[split] = _sum_pairs(_decay(rows, end, spec.half_life_days))
+    used = sum(int(pc.sum(pairs["num_events"]).as_py() or 0) for pairs in by_split.values())
+    taken_back = events.num_rows - used - counts.total()
+    if taken_back:
+        counts["refunds_and_refunded"] = taken_back
+    return PartitionInteractions(by_split=by_split, counts=dict(counts))
+
+
+def _index_rows(
+    liked: pa.Table, users: Vocabulary, first_user_index: int, items: Vocabulary
+) -> pa.Table:
+    """The events of known users and items, with their rows in the vocabularies."""
     user = pc.index_in(liked["user_id"], value_set=users.ids)
     item = pc.index_in(liked["item_id"], value_set=items.ids)
-    timestamp = liked["timestamp"].cast(pa.int64()).to_numpy()
-    ends_us = np.array([int(ends.end_of(s).timestamp()) * 1_000_000 for s in SPLITS])
-    split = np.searchsorted(ends_us, timestamp, side="right")
-    age_days = (ends_us[np.minimum(split, len(SPLITS) - 1)] - timestamp) / _US_PER_DAY
-    decay = 1.0 if spec.half_life_days is None else 0.5 ** (age_days / spec.half_life_days)
     is_rating = pc.equal(liked["event_type"], "rate_item")
     columns = {
         "user_index": pc.add(pc.cast(user, pa.int32()), pa.scalar(first_user_index, pa.int32())),
         "item_index": pc.cast(item, pa.int32()),
-        "split": pa.array(split),
-        "weight": pa.array(liked["weight"].to_numpy() * decay),
+        "weight": liked["weight"],
         "rating": pc.if_else(is_rating, liked["value"], None),
         "timestamp": liked["timestamp"],
         "device": liked["device"],
         "region": liked["region"],
-        "daypart": pa.array(_dayparts(timestamp)),
     }
-    known = pc.and_(pc.is_valid(user), pc.is_valid(item))
-    table = pa.table(columns).filter(known)
-    if table.num_rows < liked.num_rows:
-        counts["below_minimum"] = liked.num_rows - table.num_rows
-    return PartitionInteractions(
-        by_split={
-            name: _sum_pairs(table.filter(pc.equal(table["split"], code)))
-            for code, name in enumerate(SPLITS)
-        },
-        counts=counts,
-    )
+    return pa.table(columns).filter(pc.and_(pc.is_valid(user), pc.is_valid(item)))
+
+
+def _decay(rows: pa.Table, end: datetime, half_life_days: float | None) -> pa.Table:
+    """The rows with their weight as of ``end``, and the part of the day they happened in."""
+    timestamp = rows["timestamp"].cast(pa.int64()).to_numpy()
+    rows = rows.append_column("daypart", pa.array(_dayparts(timestamp), pa.string()))
+    if half_life_days is None:
+        return rows
+    end_us = pa.scalar(end, TIMESTAMP).cast(pa.int64()).as_py()
+    age_days = (end_us - timestamp) / _US_PER_DAY
+    # What decayed below float32's range is still an interaction: weights stay positive.
+    weight = np.maximum(rows["weight"].to_numpy() * 0.5 ** (age_days / half_life_days), _TINY)
+    return rows.set_column(rows.schema.get_field_index("weight"), "weight", pa.array(weight))
 
 
 def _sum_pairs(rows: pa.Table) -> pa.Table:

@@ -101,6 +101,15 @@ def list_rating_chunks(folder: str) -> list[Chunk]:
     return [Chunk(path=child_of(folder, edition.ratings), format="csv")]
 
 
+def movies_file(folder: str) -> str:
+    """The file of films in a MovieLens folder.
+
+    Raises:
+        InputError: If the folder has none of the known layouts.
+    """
+    return child_of(folder, _edition_of(folder).movies)
+
+
 def read_ratings(chunk: Chunk) -> Iterator[RawBlock]:
     """Ratings as CHECKED_SCHEMA events, with the malformed lines between them.
 

@@ -116,7 +116,8 @@ class PreparedData:
         """The interactions of one period, or of several consecutive ones merged.
 
         Weights of an earlier period are decayed on to the end of the last one, so that
-        ``interactions("train", "validation")`` is what preparing both as one period gives.
+        ``interactions("train", "validation")`` is what preparing both as one period gives, but
+        for purchases of an earlier period that a later one took back: they still count.
         Memory: 40 bytes a pair.
 
         Raises:

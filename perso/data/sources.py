@@ -12,7 +12,7 @@ import pyarrow as pa
 from perso.data.catalog import read_catalog
 from perso.data.events import check_events
 from perso.data.files import child_of
-from perso.data.movielens import list_rating_chunks, read_movies, read_ratings
+from perso.data.movielens import list_rating_chunks, movies_file, read_movies, read_ratings
 from perso.data.online_retail import check_invoice_lines
 from perso.data.readers import Chunk, list_chunks, read_chunk
 from perso.data.rejects import reject_lines
@@ -33,6 +33,14 @@ class Source(Protocol):
 
     def chunks(self, path: str) -> list[Chunk]:
         """The parts of the input that workers read independently, in a stable order.
+
+        Raises:
+            InputError: If there is nothing to read.
+        """
+        ...
+
+    def files(self, path: str) -> list[str]:
+        """Every file whose bytes decide what is read, sorted: the events' and the catalogue's.
 
         Raises:
             InputError: If there is nothing to read.
@@ -77,6 +85,10 @@ class EventsSource:
         """Every readable file below the path."""
         return list_chunks(path)
 
+    def files(self, path: str) -> list[str]:
+        """The files of the chunks."""
+        return _files_of(self.chunks(path))
+
     def read(self, chunk: Chunk) -> Iterator[pa.Table]:
         """Rows by the rules of ``perso.data.events``."""
         return _read_checked(chunk, check_events)
@@ -95,6 +107,10 @@ class OnlineRetailSource:
         """Every readable file below the path."""
         return list_chunks(path)
 
+    def files(self, path: str) -> list[str]:
+        """The files of the chunks."""
+        return _files_of(self.chunks(path))
+
     def read(self, chunk: Chunk) -> Iterator[pa.Table]:
         """Rows by the rules of ``perso.data.online_retail``."""
         return _read_checked(chunk, check_invoice_lines)
@@ -112,6 +128,10 @@ class MovieLensSource:
     def chunks(self, path: str) -> list[Chunk]:
         """The ratings file."""
         return list_rating_chunks(path)
+
+    def files(self, path: str) -> list[str]:
+        """The ratings file and the films' file."""
+        return _files_of(self.chunks(path), movies_file(path))
 
     def read(self, chunk: Chunk) -> Iterator[pa.Table]:
         """Ratings by the rules of ``perso.data.events``."""
@@ -132,9 +152,17 @@ class SyntheticSource(EventsSource):
         """The event files, one per block of users."""
         return list_chunks(child_of(path, EVENTS_FOLDER))
 
+    def files(self, path: str) -> list[str]:
+        """The event files and the catalogue."""
+        return _files_of(self.chunks(path), child_of(path, CATALOG_FILE))
+
     def catalog(self, path: str) -> pa.Table | None:
         """The generated catalogue."""
         return read_catalog(child_of(path, CATALOG_FILE))
+
+
+def _files_of(chunks: list[Chunk], *others: str) -> list[str]:
+    return sorted({*(chunk.path for chunk in chunks), *others})
 
 
 def _read_checked(chunk: Chunk, check: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:

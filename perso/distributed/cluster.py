@@ -32,7 +32,7 @@ def connect(address: str | None = None) -> None:
     for attempt in range(1, _TRIES + 1):
         try:
             ray.init(
-                address=address,
+                address=address or "local",
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
@@ -69,8 +69,9 @@ def own_errors() -> Iterator[None]:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, PersoError):
+        # Ray's wrapper of a PersoError is one too, with a worker's traceback for its text.
+        while cause is not None and (hasattr(cause, "cause") or not isinstance(cause, PersoError)):
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is None:
             raise
-        raise type(cause)(*cause.args) from None
+        raise cause from None

@@ -9,6 +9,7 @@ only. All rules are in ``perso.data.interactions``; this file moves tables.
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections import Counter
@@ -23,20 +24,19 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
+from perso.data.building import build_once
 from perso.data.catalog import derive_partial, merge_partials, read_catalog
 from perso.data.interactions import (
+    PREFERENCE_COLUMNS,
     PrepareSpec,
     aggregate_pairs,
-    count_by_hour,
     count_item_users,
     keep_items,
     keep_users,
-    partition_of,
-    settle_partition,
 )
+from perso.data.partition import count_by_hour, partition_of, settle_partition
 from perso.data.prepared import FORMAT_VERSION, PreparedData
 from perso.data.readers import Chunk, hash_file
-from perso.data.refunds import PURCHASE_REDUCED
 from perso.data.sources import open_source
 from perso.data.split import SplitEnds, split_by_time
 from perso.data.synthetic import write_shop
@@ -65,28 +65,29 @@ def prepare(spec: PrepareSpec, workspace: Workspace) -> PreparedData:
     """
     started = time.perf_counter()
     path = spec.path or str(_synthetic_shop(spec, workspace))
-    chunks = open_source(spec.source).chunks(path)
-    files = _hash_files(sorted({chunk.path for chunk in chunks}), spec.catalog)
+    source = open_source(spec.source)
+    chunks = source.chunks(path)
+    files = _hash_files({"events": source.files(path), "declared catalogue": [spec.catalog or ""]})
     place = {"path", "catalog", "shop"}  # what lies where is no part of what it says
     resolved = {name: value for name, value in spec_to_dict(spec).items() if name not in place}
-    key = spec_hash(FORMAT_VERSION, [file["hash"] for file in files], resolved)
+    key = spec_hash(FORMAT_VERSION, [[file["role"], file["hash"]] for file in files], resolved)
     folder = workspace.datasets / key
-    if (folder / "manifest.json").exists():
-        logger.info("interactions: nothing to do, dataset %s is there already", key)
-        return _remember_latest(PreparedData(folder), workspace)
-
-    building = workspace.datasets / f".{key}.building"
-    shutil.rmtree(building, ignore_errors=True)
-    for part in ("events", "rejects", *(f"interactions/{split}" for split in SPLITS)):
-        (building / part).mkdir(parents=True)
-    manifest = _build(spec, path, chunks, building) | {
-        "format_version": FORMAT_VERSION,
-        "key": key,
-        "source": {"name": spec.source, "files": files},
-        "spec": resolved,
-    }
-    _write_json(building / "manifest.json", manifest)
-    building.rename(folder)
+    with build_once(folder) as site:
+        if site is None:
+            logger.info("interactions: nothing to do, dataset %s is there already", key)
+            return _remember_latest(PreparedData(folder), workspace)
+        for part in ("events", "rejects", *(f"interactions/{split}" for split in SPLITS)):
+            (site / part).mkdir(parents=True)
+        manifest = _build(spec, path, chunks, site) | {
+            "format_version": FORMAT_VERSION,
+            "key": key,
+            "source": {"name": spec.source, "files": files},
+            "spec": resolved,
+        }
+        if spec.source == "synthetic":
+            manifest["source"]["shop"] = spec_to_dict(spec.shop)
+        text = json.dumps(manifest, indent=2, sort_keys=True)
+        (site / "manifest.json").write_text(text + "\n")
     _log_summary(manifest, folder, seconds=time.perf_counter() - started)
     return _remember_latest(PreparedData(folder), workspace)
 
@@ -104,7 +105,7 @@ def latest(workspace: Workspace) -> PreparedData:
 
 
 def _remember_latest(data: PreparedData, workspace: Workspace) -> PreparedData:
-    fresh = workspace.datasets / "latest.new"
+    fresh = workspace.datasets / f".latest.{os.getpid()}"
     fresh.write_text(data.key)
     fresh.replace(workspace.datasets / "latest")
     return data
@@ -113,23 +114,21 @@ def _remember_latest(data: PreparedData, workspace: Workspace) -> PreparedData:
 def _synthetic_shop(spec: PrepareSpec, workspace: Workspace) -> Path:
     """The folder of the generated shop, made unless it is there already."""
     folder = workspace.synthetic / spec_hash(spec_to_dict(spec.shop))
-    if not folder.exists():
-        building = folder.with_name(f".{folder.name}.building")
-        shutil.rmtree(building, ignore_errors=True)
-        write_shop(spec.shop, building)
-        building.rename(folder)
+    with build_once(folder) as site:
+        if site is not None:
+            write_shop(spec.shop, site)
     return folder
 
 
-def _hash_files(paths: list[str], catalog: str | None) -> list[dict[str, Any]]:
-    """Name and content hash of every input file, in path order, hashed in parallel."""
+def _hash_files(paths_by_role: dict[str, list[str]]) -> list[dict[str, str]]:
+    """Role, name and content hash of every input file, hashed in parallel."""
     remote_hash = ray.remote(hash_file)
-    inputs = [*paths, *([catalog] if catalog else [])]
+    inputs = [(role, path) for role, paths in paths_by_role.items() for path in paths if path]
     with own_errors():
-        hashes = ray.get([remote_hash.remote(path) for path in inputs])
+        hashes = ray.get([remote_hash.remote(path) for _, path in inputs])
     return [
-        {"name": path.rsplit("/", 1)[-1], "hash": digest}
-        for path, digest in zip(inputs, hashes, strict=True)
+        {"role": role, "name": path.rsplit("/", 1)[-1], "hash": digest}
+        for (role, path), digest in zip(inputs, hashes, strict=True)
     ]
 
 
@@ -137,10 +136,12 @@ def _build(spec: PrepareSpec, path: str, chunks: Sequence[Chunk], folder: Path) 
     """Write everything but the manifest into ``folder``; returns what the manifest says of it."""
     settled = _settle(spec, chunks, folder)
     counts: Counter[str] = Counter()
+    refunds: Counter[str] = Counter()
     by_hour: Counter[int] = Counter()
     for partition in settled:
         summary = json.loads(partition["summary"])
         counts.update(summary["counts"])
+        refunds.update(summary["refunds"])
         by_hour.update(dict(zip(summary["hours"], summary["events_in_hour"], strict=True)))
     if not counts["kept"]:
         reasons = {reason: n for reason, n in counts.items() if reason not in {"read", "kept"}}
@@ -148,7 +149,6 @@ def _build(spec: PrepareSpec, path: str, chunks: Sequence[Chunk], folder: Path) 
             f"{path} holds no usable event: {counts['read']} rows, dropped by reason {reasons}; "
             f"the refused rows are in {folder / 'rejects'}"
         )
-    changed = {PURCHASE_REDUCED: counts.pop(PURCHASE_REDUCED, 0)}
     ends = split_by_time(by_hour, spec.split)
     items, num_dropped_items = keep_items([_unpack(p["items"]) for p in settled], spec)
     if not len(items):
@@ -168,8 +168,8 @@ def _build(spec: PrepareSpec, path: str, chunks: Sequence[Chunk], folder: Path) 
         "counts": {
             "rows_read": counts.pop("read"),
             "events_kept": counts.pop("kept"),
-            "events_changed": changed,
             "rows_dropped": dict(sorted(counts.items())),
+            "refunds": dict(sorted(refunds.items())),
             "events_in_no_interaction": dict(sorted(pair_counts["events"].items())),
             "interactions": {split: pair_counts["pairs"][split] for split in SPLITS},
             "users": len(Vocabulary.load(folder / "users.arrow")),
@@ -209,6 +209,7 @@ def _settle(spec: PrepareSpec, chunks: Sequence[Chunk], folder: Path) -> list[di
         by_hour = count_by_hour(done.events)
         summary = {
             "counts": done.counts,
+            "refunds": done.refund_counts,
             "hours": list(by_hour),
             "events_in_hour": list(by_hour.values()),
         }
@@ -242,8 +243,8 @@ def _number_users(
     (folder / "users").mkdir()
 
     def write_users(name: str) -> dict[str, Any]:
-        columns = ["user_id", "item_id", "event_type", "value"]
-        events = pq.read_table(_events_file(folder, name), columns=columns, partitioning=None)
+        file = _events_file(folder, name)
+        events = pq.read_table(file, columns=list(PREFERENCE_COLUMNS), partitioning=None)
         users = keep_users(events, items, spec)
         users.save(_users_file(folder, name))
         return {"num_users": len(users)}
@@ -339,10 +340,6 @@ def _write_rejects(rejects: pa.Table, path: Path) -> None:
         for reject in rejects.to_pylist():
             file.write(f'{{"reason": {json.dumps(reject["reason"])}, "row": {reject["row"]}}}\n')
     fresh.replace(path)
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def _pack(table: pa.Table) -> bytes:

@@ -221,9 +221,7 @@ class Features:
         users = pc.unique(wanted)
         asked = pd.DataFrame({"user_id": users.to_pylist()})
         asked["event_timestamp"] = pd.Timestamp(as_of.astimezone(UTC)).as_unit("us")
-        with _named_error("read past features", _COMPUTE_CURE), warnings.catch_warnings():
-            # ibis calls duckdb by a name that duckdb 2 deprecates.
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with _named_error("read past features", _COMPUTE_CURE):
             found = self._feast.get_historical_features(
                 entity_df=asked,
                 features=self._feast.get_feature_service(FEATURE_SERVICE, allow_cache=True),
@@ -241,7 +239,10 @@ class Features:
 def _named_error(deed: str, cure: str) -> Iterator[None]:
     """One error for whatever the configured back ends raise: each has exceptions of its own."""
     try:
-        yield
+        with warnings.catch_warnings():
+            # ibis calls duckdb by a name that duckdb 2 deprecates.
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module="ibis")
+            yield
     except FeatureStoreError:
         raise
     except Exception as error:

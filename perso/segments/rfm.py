@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from perso.data.refunds import net_refunds
 from perso.errors import ArtifactError
 from perso.schema import TIMESTAMP, USER_RFM_SCHEMA
 
@@ -39,7 +40,17 @@ SEGMENTS: Final = tuple(
 )
 """Every segment name there is."""
 
-EVENT_COLUMNS: Final = ("user_id", "event_type", "timestamp", "value", "quantity", "price")
+EVENT_COLUMNS: Final = (
+    "event_id",
+    "event_type",
+    "user_id",
+    "session_id",
+    "item_id",
+    "timestamp",
+    "value",
+    "quantity",
+    "price",
+)
 """What of EVENT_SCHEMA is read."""
 
 SUMMARY_SCHEMA: Final = pa.schema(
@@ -103,7 +114,8 @@ def summarize_purchases(events: pa.Table, *, as_of: datetime, spec: RfmSpec) -> 
 
     Purchases within one minute of the clock are one order: a basket is logged line by line. Spend
     is ``value``, else ``price`` × ``quantity`` (1 where unknown), else 0. Events without a
-    ``user_id`` are nobody's and are left out.
+    ``user_id`` are nobody's and are left out. A purchase counts less what refunds before
+    ``as_of`` took back.
 
     Args:
         events: Rows with at least EVENT_COLUMNS, in any order; all events of a user together.
@@ -121,7 +133,8 @@ def summarize_purchases(events: pa.Table, *, as_of: datetime, spec: RfmSpec) -> 
         (pc.field("timestamp") < instant) & pc.field("user_id").is_valid()
     )
     users = pa.table({"user_id": pc.unique(past["user_id"]).cast(pa.string())})
-    bought = past.filter(pc.field("event_type") == "purchase")
+    netted, _ = net_refunds(past)
+    bought = netted.filter(pc.field("event_type") == "purchase")
     lines = pa.table(
         {
             "user_id": bought["user_id"],

@@ -2,6 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,9 +13,9 @@ from perso.data.interactions import (
     count_item_users,
     keep_items,
     keep_users,
-    partition_of,
-    settle_partition,
 )
+from perso.data.partition import partition_of, settle_partition
+from perso.data.refunds import net_refunds
 from perso.data.split import SplitEnds
 from perso.data.vocabulary import Vocabulary
 from perso.schema import CHECKED_SCHEMA
@@ -91,6 +92,47 @@ def test_the_same_event_id_counts_once_and_is_counted_as_dropped():
     assert done.events.num_rows == 1
     assert done.events["timestamp"][0].as_py() == START
     assert done.counts == {"read": 3, "duplicate_event_id": 2, "kept": 1}
+
+
+def test_an_event_id_is_folded_within_its_shopper_whatever_the_partitions():
+    table = checked(
+        {"event_id": "e", "user_id": "u"},
+        {"event_id": "e", "user_id": "v"},
+        {"event_id": "e", "user_id": None, "session_id": "s"},
+        {"event_id": "e", "user_id": None, "session_id": "s"},
+    )
+    for num_partitions in (1, 16):
+        dealt = partition_of(table, num_partitions)
+        settled = [
+            settle_partition(table.filter(pc.equal(dealt, partition)))
+            for partition in range(num_partitions)
+        ]
+        assert sum(done.events.num_rows for done in settled) == 3
+
+
+def test_a_later_refund_changes_no_earlier_period():
+    bought = {"event_type": "purchase", "timestamp": START, "quantity": 1}
+    other = {"item_id": "j", "timestamp": ENDS.train}
+    refund = {"event_type": "refund", "timestamp": ENDS.validation, "quantity": 1}
+    without, with_refund = (pairs_of(checked(bought, other, *more)) for more in ([], [refund]))
+    assert with_refund["train"] == without["train"] != []
+    assert with_refund["validation"] == without["validation"]
+
+
+def test_a_refund_takes_back_a_purchase_of_its_own_period():
+    bought = {"event_type": "purchase", "timestamp": START, "quantity": 1}
+    refund = {"event_type": "refund", "timestamp": START + timedelta(days=1), "quantity": 1}
+    assert not pairs_of(checked(bought, refund))["train"]
+
+
+def test_who_refused_personalization_makes_no_pair():
+    assert not pairs_of(checked({"consent": False}))["train"]
+    assert pairs_of(checked({"consent": True}, {"consent": None, "item_id": "j"}))["train"]
+
+
+def test_a_weight_that_decayed_away_stays_positive():
+    (pair,) = pairs_of(checked({}), PrepareSpec(half_life_days=0.1))["train"]
+    assert pair["weight"] > 0
 
 
 def test_ratings_and_dwell_weigh_by_their_value():
@@ -195,15 +237,17 @@ def test_pairs_equal_ten_naive_lines(rows):
     spec = PrepareSpec(half_life_days=7)
     events = settle_partition(checked(*rows)).events
     naive: dict = {}
-    for event in events.to_pylist():
-        weight = spec.event_weights.get(event["event_type"], 0)
-        split = next(
-            s for s in ("train", "validation", "test") if event["timestamp"] < ENDS.end_of(s)
-        )
-        days = (ENDS.end_of(split) - event["timestamp"]).total_seconds() / 86400
-        if weight:
-            key = (split, event["user_id"], event["item_id"])
-            naive[key] = naive.get(key, 0) + weight * 0.5 ** (days / 7)
+    start = START
+    for split in ("train", "validation", "test"):
+        end = ENDS.end_of(split)
+        known, _ = net_refunds(events.filter(pc.field("timestamp") < pa.scalar(end)))
+        for event in known.to_pylist():
+            weight = spec.event_weights.get(event["event_type"], 0)
+            days = (end - event["timestamp"]).total_seconds() / 86400
+            if weight and event["timestamp"] >= start:
+                key = (split, event["user_id"], event["item_id"])
+                naive[key] = naive.get(key, 0) + weight * 0.5 ** (days / 7)
+        start = end
     found = {
         (split, pair["user"], pair["item"]): pair["weight"]
         for split, pairs in pairs_of(checked(*rows), spec).items()

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from perso.data.interactions import PrepareSpec, aggregate_pairs, partition_of, settle_partition
+from perso.data.interactions import PrepareSpec, aggregate_pairs
+from perso.data.partition import partition_of, settle_partition
 from perso.data.prepared import PreparedData
 from perso.data.sources import open_source
 from perso.data.split import SplitEnds
@@ -137,6 +138,28 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(prepared, small_shop, t
     data = prepare(PrepareSpec(shop=small_shop, num_partitions=4), workspace)
     assert files_of(data.folder) == files_of(prepared.folder)
     shutil.rmtree(tmp_path)
+
+
+def test_an_error_of_a_worker_is_one_sentence_here(ray_cluster, workspace, small_shop):
+    with pytest.raises(InputError) as raised:
+        prepare(PrepareSpec(shop=small_shop, catalog="nowhere.parquet"), workspace)
+    assert "nowhere.parquet" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_other_titles_make_another_dataset(ray_cluster, workspace, tmp_path):
+    folder = tmp_path / "ml"
+    folder.mkdir()
+    rows = [f"{n % 5},{n % 7},{1 + n % 5},{1_700_000_000 + 7200 * n}" for n in range(60)]
+    (folder / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *rows]))
+    keys = set()
+    for title in ("Heat", "Ran"):
+        films = [f"{n},{title},Drama" for n in range(7)]
+        (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *films]))
+        data = prepare(PrepareSpec(source="movielens", path=str(folder)), workspace)
+        assert set(data.catalog()["title"].to_pylist()) == {title}
+        keys.add(data.key)
+    assert len(keys) == 2
 
 
 def test_nothing_prepared_yet_says_what_to_run(workspace):

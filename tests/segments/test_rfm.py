@@ -218,6 +218,16 @@ EVENTS = st.lists(
 )
 
 
+def test_a_refund_counts_from_the_instant_it_happened():
+    rows = [("u", 20, {"quantity": 1, "value": 9.0}), ("u", 10, {"event_type": "refund"})]
+    events = events_table(rows)
+    before = AS_OF - timedelta(days=15)
+    (then,) = summarize_purchases(events, as_of=before, spec=SPEC).to_pylist()
+    (now,) = summarize_purchases(events, as_of=AS_OF, spec=SPEC).to_pylist()
+    assert (then["frequency"], then["monetary"]) == (1, 9.0)
+    assert (now["frequency"], now["monetary"]) == (0, 0.0)
+
+
 @given(EVENTS)
 @settings(max_examples=60, deadline=None)
 def test_future_events_change_nothing(rows):
