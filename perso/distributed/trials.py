@@ -66,10 +66,7 @@ def run_trials(
         ),
     )
     with contextlib.redirect_stdout(io.StringIO()):  # Tune greets at every verbosity
-        results = tuner.fit()
-    for result in results:
-        if result.error is not None and result.config is not None:
-            log.lost(result.config["number"], str(result.error).strip().splitlines()[-1])
+        tuner.fit()
     return [log.trials[number] for number in range(len(points))]
 
 
@@ -123,8 +120,10 @@ class _RunLog(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._record(Trial(**trial.last_result["trial"]))
 
-    def lost(self, number: int, error: str) -> None:
-        """Record a trial whose worker died."""
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        number = trial.config["number"]
+        told = str(trial.get_error() or "").strip().splitlines()
+        error = told[-1] if told else "its worker died"
         settings = self._spec.varied(self._configs[number])
         self._record(Trial(number=number, settings=settings, error=error))
 
