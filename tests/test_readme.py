@@ -28,6 +28,10 @@ def test_the_first_commands_are_the_two_that_do_everything():
     assert commands()[:2] == ["make demo", "make test"]
 
 
+def test_nothing_is_left_to_be_filled_in():
+    assert "@@" not in README
+
+
 def test_every_link_of_the_documents_leads_somewhere():
     for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
