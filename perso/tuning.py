@@ -3,14 +3,15 @@
 Plain functions of arrays: :mod:`perso.distributed.tuning` runs the trials on Ray, a loop over
 :meth:`SearchSpec.points` runs the same ones here. Two rules protect the answer: the winner is
 chosen on the validation period alone, and the test period is looked at once, by the winner
-retrained on everything before it and by popularity fitted on the same data.
+retrained on everything before it and by popularity fitted on the same data. To serve, the winner
+has to beat the better of two kinds of popularity there, the shop's and each segment's.
 """
 
 import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,6 +26,7 @@ from perso.models.popularity import PopularityModel, fit_popularity
 from perso.models.protocol import Recommender
 from perso.models.seen import SeenItems
 from perso.models.sgd_config import SgdConfig
+from perso.schema import SPLITS
 from perso.spec import parse_spec, spec_to_dict
 
 OBJECTIVES: Final = ("recall", "ndcg", "map", "mrr")
@@ -32,6 +34,8 @@ OBJECTIVES: Final = ("recall", "ndcg", "map", "mrr")
 
 RMSE is reported where there are ratings, but popularity predicts none to be beaten.
 """
+
+PopularityKind = Literal["global", "segment"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +217,54 @@ def best_trial(trials: Sequence[Trial], objective: str) -> Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What a model has to beat on one period: the kind of popularity that does better there."""
+
+    kind: PopularityKind
+    """Everyone gets what sells in the whole shop, or in the own segment."""
+    report: EvaluationReport
+    """Of that kind, over the same users as the model's."""
+
+    @property
+    def name(self) -> str:
+        """For tables and sentences."""
+        return f"{self.kind} popularity"
+
+
+def measure_popularity(
+    popularity: PopularityModel,
+    spec: SearchSpec,
+    *,
+    known: Interactions,
+    held_out: Interactions,
+    segments: UserGroups | None,
+) -> Baseline:
+    """The better of global and segment popularity by the objective; the global one on a tie.
+
+    Neither is always the stronger: a segment may have a taste of its own, or too few purchases to
+    show it.
+
+    Args:
+        popularity: Fitted on ``known``; without segments in it there is only the global kind.
+        spec: The search, with the objective.
+        known: All that popularity has counted.
+        held_out: The period after it.
+        segments: Each user's segment as of the end of ``known``.
+    """
+    kinds: dict[PopularityKind, PopularityModel] = {"global": replace(popularity, slices={})}
+    if "segment" in popularity.slices:
+        kinds["segment"] = popularity
+    measured = [
+        Baseline(
+            kind=kind,
+            report=measure(model, spec, known=known, held_out=held_out, segments=segments),
+        )
+        for kind, model in kinds.items()
+    ]
+    return max(measured, key=lambda baseline: baseline.report.overall[spec.objective])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Whether a tested model may serve, and why."""
 
@@ -222,17 +274,16 @@ class Verdict:
     """One sentence with both values."""
 
 
-def judge(
-    objective: str, *, model: Mapping[str, float], popularity: Mapping[str, float]
-) -> Verdict:
+def judge(objective: str, *, model: Mapping[str, float], baseline: Baseline) -> Verdict:
     """A model may serve if it is strictly better than popularity on the test period.
 
     Args:
         objective: The metric that chose it.
         model: Its metrics over all test users.
-        popularity: Those of popularity fitted on the same data, over the same users.
+        baseline: The better kind of popularity, fitted on the same data, over the same users.
     """
-    ours, theirs = model.get(objective, math.nan), popularity.get(objective, math.nan)
+    ours = model.get(objective, math.nan)
+    theirs = baseline.report.overall.get(objective, math.nan)
     if not (math.isfinite(ours) and math.isfinite(theirs)):
         return Verdict(
             promoted=False,
@@ -242,13 +293,14 @@ def judge(
     if ours <= theirs:
         return Verdict(
             promoted=False,
-            reason=f"{objective} {ours:.4f} does not beat popularity's {theirs:.4f} on the test "
-            "period; the champion stays",
+            reason=f"{objective} {ours:.4f} does not beat {baseline.name}'s {theirs:.4f} on the "
+            "test period; the champion stays",
         )
     gain = f" (+{ours / theirs - 1:.0%})" if theirs > 0 else ""
     return Verdict(
         promoted=True,
-        reason=f"{objective} {ours:.4f} beats popularity's {theirs:.4f}{gain} on the test period",
+        reason=f"{objective} {ours:.4f} beats {baseline.name}'s {theirs:.4f}{gain} on the test "
+        "period",
     )
 
 
@@ -260,7 +312,8 @@ class Finalist:
     popularity: PopularityModel
     model_report: EvaluationReport
     """On the test period."""
-    popularity_report: EvaluationReport
+    baseline: Baseline
+    """The better kind of popularity on the test period."""
     losses: tuple[float, ...]
     """Training loss after each epoch."""
 
@@ -295,7 +348,7 @@ def train_finalist(
         factors=factors,
         popularity=popularity,
         model_report=measure(factors, spec, known=known, held_out=held_out, segments=segments),
-        popularity_report=measure(
+        baseline=measure_popularity(
             popularity, spec, known=known, held_out=held_out, segments=segments
         ),
         losses=tuple(losses),
@@ -307,18 +360,19 @@ def save_finalist(
     folder: Path,
     *,
     data: PreparedData,
-    known: Interactions,
     spec: SearchSpec,
     number: int,
     now: datetime,
 ) -> Path:
     """The finalist as a bundle: the tested model with everything that serving it takes.
 
+    Model and popularity are the tested ones, from before the test period; what a user already
+    had is from all three periods, so that nobody is recommended what they have just bought.
+
     Args:
         finalist: What :func:`train_finalist` returned.
         folder: Must not exist yet.
         data: The dataset behind it.
-        known: What the finalist was trained on; its pairs count as seen.
         spec: The search.
         number: The winning point.
         now: Aware; kept in the manifest.
@@ -333,7 +387,7 @@ def save_finalist(
         factors=finalist.factors,
         popularity=finalist.popularity,
         catalog=data.catalog(),
-        seen=SeenItems.from_interactions(known),
+        seen=SeenItems.from_interactions(data.interactions(*SPLITS)),
         data_key=data.key,
         spec={
             "prepare": data.manifest["spec"],
@@ -342,7 +396,7 @@ def save_finalist(
         },
         metrics={
             "model": finalist.model_report.to_dict(),
-            "popularity": finalist.popularity_report.to_dict(),
+            "popularity": {"kind": finalist.baseline.kind, **finalist.baseline.report.to_dict()},
         },
         trained_until=data.split_end("validation"),
         created_at=now,

@@ -179,7 +179,8 @@ async def _recommend(
         except FeatureStoreError:
             degraded.append("feature_store")
     segment = None if row is None else row["segment"]
-    # In the loop, not in a thread: about a millisecond, of which a thread would add a third.
+    # In the loop, not in a thread: with 20,000 items, 64 factors and 20 recent events, 0.81 ms
+    # against 1.09 ms (medians on two cores), and 16 askers at once get more answers a second too.
     answer = service.live.recommend(to_question(segment), now=datetime.now(UTC))
     if answer.is_degraded:
         degraded.append("event_log")

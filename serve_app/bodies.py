@@ -114,7 +114,11 @@ class RecommendationsBody(Body):
     )
 
     user_id: Id | None = None
-    session_id: Id | None = None
+    session_id: Id | None = Field(
+        default=None,
+        description="Adds what was done in the visit before logging in; alone, an anonymous "
+        "shopper: what was done in it with a user_id stays out.",
+    )
     k: Annotated[int, Field(ge=1, le=MAX_K)] = 10
     context: Context = Context()
     exclude_seen: bool = Field(

@@ -56,6 +56,7 @@ class ChampionFollower:
         self._ask_champion = ask_champion
         self._telemetry = telemetry
         self._refused: str | None = None
+        self._failed: str | None = None
         self._is_lost = False
 
     async def follow(self) -> None:
@@ -67,26 +68,36 @@ class ChampionFollower:
     async def catch_up(self) -> None:
         """Serve the present champion; on any failure the model before goes on answering.
 
-        A version whose bundle is damaged is refused once; a watcher that is down is asked again.
+        A version whose bundle is damaged or foreign is refused once and for all. Any other
+        failure may pass (storage that hiccups, memory that is short, a watcher that is down), so
+        the next call tries again.
         """
         try:
-            champion = await self._ask_champion()
+            version, folder = await self._ask_champion() or (None, "")
         except Exception as error:  # whatever the registry's back end or Ray raises
             if not self._is_lost:
                 logger.warning("the champion is not known: %r; asking again", error)
             self._is_lost = True
             return
         self._is_lost = False
-        if champion is None or champion[0] in {self._live.version, self._refused}:
+        if version is None or version in {self._live.version, self._refused}:
             return
-        version, folder = champion
         started = time.perf_counter()
         try:
             await asyncio.to_thread(self._live.load, version, Path(folder))
-        except (ArtifactError, OSError) as error:
-            self._refused = version
-            self._telemetry.count_failed_load()
-            logger.error("version %s cannot be served: %s", version, error)
+            self._telemetry.set_model_version(version)
+        except Exception as error:  # nothing may end the task that follows the champion
+            self._note_failure(version, error)
             return
-        self._telemetry.set_model_version(version)
         logger.info("version %s answers (%.1f s)", version, time.perf_counter() - started)
+
+    def _note_failure(self, version: str, error: Exception) -> None:
+        self._telemetry.count_failed_load()
+        # A file that cannot be read now makes an ArtifactError too, with the reason as its cause.
+        is_final = isinstance(error, ArtifactError) and not isinstance(error.__cause__, OSError)
+        if is_final:
+            self._refused = version
+        if is_final or self._failed != version:
+            then = "it is refused" if is_final else "trying again"
+            logger.error("version %s cannot be served: %r; %s", version, error, then)
+        self._failed = version

@@ -23,6 +23,9 @@ CONFIG_FILE: Final = Path(__file__).with_name("config.yaml")
 
 logger = logging.getLogger(__name__)
 
+_started_serve = threading.Event()
+"""Set while this process runs a Serve instance of its own."""
+
 
 def load_config(path: Path = CONFIG_FILE) -> ServeDeploySchema:
     """The checked Serve config file.
@@ -99,8 +102,12 @@ def require_free_port(host: str, port: int) -> None:
 
 
 def stop() -> None:
-    """End the service and its proxy; the cluster stays."""
-    serve.shutdown()
+    """End the service; the cluster stays, and so does a Serve instance that others started."""
+    if _started_serve.is_set():
+        serve.shutdown()
+        _started_serve.clear()
+    elif APP_NAME in serve.status().applications:
+        serve.delete(APP_NAME)
 
 
 def wait_until_interrupted() -> None:
@@ -125,6 +132,7 @@ def _start_proxy(options: HTTPOptions) -> None:
     # Serve would retry a taken port for a long while; this says so at once.
     require_free_port(options.host, options.port)
     serve.start(http_options=options)
+    _started_serve.set()
 
 
 def _is_serving() -> bool:

@@ -96,10 +96,6 @@ class SegmentReader:
         self._keep(user_id, now + self._spec.ttl_s, row)
         return row
 
-    def forget(self, user_id: str) -> None:
-        """Drop a user's row, so that the next read asks the store."""
-        self._rows.pop(user_id, None)
-
     async def _ask(self, user_id: str, timeout_s: float) -> Row | None:
         asked = asyncio.get_running_loop().run_in_executor(
             self._threads, self._read_blocking, user_id

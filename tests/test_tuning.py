@@ -10,14 +10,18 @@ from hypothesis import strategies as st
 from perso.data.groups import UserGroups
 from perso.data.prepared import Interactions
 from perso.errors import InputError, SearchError
+from perso.evaluation.report import EvaluationReport
+from perso.models.popularity import fit_popularity
 from perso.spec import load_spec, parse_spec, spec_to_dict
 from perso.tuning import (
     OBJECTIVES,
+    Baseline,
     SearchSpec,
     Trial,
     best_trial,
     judge,
     measure,
+    measure_popularity,
     run_trial,
     train_finalist,
 )
@@ -191,18 +195,80 @@ def test_a_search_without_a_finished_trial_says_the_first_error():
         best_trial([trial(0, error="boom"), trial(1, error="bang")], "ndcg@5")
 
 
-@given(ours=st.floats(0, 1), theirs=st.floats(0, 1))
-def test_only_strictly_better_than_popularity_may_serve(ours, theirs):
-    verdict = judge("ndcg@5", model={"ndcg@5": ours}, popularity={"ndcg@5": theirs})
+def baseline(value, kind="global"):
+    report = EvaluationReport(
+        overall={"ndcg@5": value},
+        per_segment={},
+        num_users=1,
+        num_users_by_segment={},
+        num_ratings=0,
+    )
+    return Baseline(kind=kind, report=report)
+
+
+@given(ours=st.floats(0, 1), theirs=st.floats(0, 1), kind=st.sampled_from(["global", "segment"]))
+def test_only_strictly_better_than_popularity_may_serve(ours, theirs, kind):
+    verdict = judge("ndcg@5", model={"ndcg@5": ours}, baseline=baseline(theirs, kind))
     assert verdict.promoted == (ours > theirs)
+    assert f"{kind} popularity's" in verdict.reason
     assert f"{ours:.4f}" in verdict.reason
     assert f"{theirs:.4f}" in verdict.reason
 
 
 def test_what_could_not_be_measured_may_not_serve():
-    verdict = judge("ndcg@5", model={"ndcg@5": float("nan")}, popularity={"ndcg@5": 0.0})
+    verdict = judge("ndcg@5", model={"ndcg@5": float("nan")}, baseline=baseline(0.0))
     assert not verdict.promoted
     assert "could not be measured" in verdict.reason
+
+
+def fans_and_crowd(*, fans_go_on):
+    """40 fans who each had 4 of the 10 niche items, and a crowd of 30 who had the 3 hits.
+
+    Later the fans take either the rest of the niche or the hits.
+    """
+    niche, hits = set(range(10, 20)), {0, 1, 2}
+    had = {fan: {10 + (fan + step) % 10 for step in range(4)} for fan in range(40)}
+    known = {(fan, item) for fan, items in had.items() for item in items}
+    known |= {(user, item) for user in range(40, 70) for item in hits}
+    later = {(f, i) for f in had for i in (niche - had[f] if fans_go_on else hits)}
+    segments = UserGroups.from_names(["fans"] * 40 + ["crowd"] * 30)
+    shape = {"num_users": 70, "num_items": 20}
+    return interactions(known, **shape), interactions(later, **shape), segments
+
+
+@pytest.mark.parametrize(
+    ("fans_go_on", "kind", "others"), [(True, "segment", "global"), (False, "global", "segment")]
+)
+def test_a_finalist_has_to_beat_the_better_of_global_and_segment_popularity(
+    fans_go_on, kind, others
+):
+    known, held_out, segments = fans_and_crowd(fans_go_on=fans_go_on)
+    finalist = train_finalist(spec(), 0, known=known, held_out=held_out, segments=segments)
+    models = {
+        "global": fit_popularity(known),
+        "segment": fit_popularity(known, segments),
+    }
+    reports = {
+        name: measure(model, spec(), known=known, held_out=held_out, segments=segments)
+        for name, model in models.items()
+    }
+    assert reports[kind].overall["ndcg@5"] == 1 > reports[others].overall["ndcg@5"]
+    assert finalist.baseline == Baseline(kind=kind, report=reports[kind])
+    assert finalist.baseline.name == f"{kind} popularity"
+
+
+def test_without_segments_or_without_a_difference_the_baseline_is_global_popularity():
+    known, held_out, _ = fans_and_crowd(fans_go_on=True)
+    everyone = UserGroups.from_names(["everyone"] * 70)
+    for segments in (None, everyone):
+        found = measure_popularity(
+            fit_popularity(known, segments),
+            spec(),
+            known=known,
+            held_out=held_out,
+            segments=segments,
+        )
+        assert found.kind == "global"
 
 
 def test_the_finalist_is_tested_as_it_will_serve():
@@ -210,7 +276,7 @@ def test_the_finalist_is_tested_as_it_will_serve():
     finalist = train_finalist(spec(), 3, known=known, held_out=held_out)
     again = measure(finalist.factors, spec(), known=known, held_out=held_out, segments=None)
     assert finalist.model_report.overall == again.overall
-    assert finalist.model_report.overall["ndcg@5"] > finalist.popularity_report.overall["ndcg@5"]
+    assert finalist.model_report.overall["ndcg@5"] > finalist.baseline.report.overall["ndcg@5"]
 
 
 def test_the_finalist_uses_the_winning_settings():

@@ -41,9 +41,9 @@ def trials_table(result: SearchResult) -> Table:
             f"{trial.train_s + trial.evaluate_s:.1f}",
             style="bold" if trial == result.winner else None,
         )
-    popularity = result.validation_popularity.overall
+    popularity = result.validation_baseline.report.overall
     table.add_row(
-        "popularity",
+        result.validation_baseline.name,
         *([""] * (len(result.spec.grid) - 1)),
         *(_number(popularity.get(name)) for name in shown),
         "",
@@ -56,13 +56,13 @@ def comparison_table(result: SearchResult) -> Table:
     """Popularity and the tuned model on the test period, over all users and per segment."""
     k = max(result.spec.k)
     metrics = list(dict.fromkeys([f"recall@{k}", f"ndcg@{k}", result.spec.objective]))
-    table = _table("popularity vs tuned model on the test period")
+    table = _table(f"{result.test_baseline.name} vs tuned model on the test period")
     table.add_column("segment", no_wrap=True)
     table.add_column("users", justify="right", no_wrap=True)
     for metric in metrics:
         for column in (f"{metric}\npopular", "\ntuned", "\nchange"):
             table.add_column(column, justify="right", no_wrap=True)
-    popularity, model = result.test_popularity, result.test_model
+    popularity, model = result.test_baseline.report, result.test_model
     table.add_row("all", str(model.num_users), *_cells(metrics, popularity, model), style="bold")
     for segment in model.per_segment:
         table.add_row(

@@ -24,12 +24,13 @@ from perso.models.popularity import fit_popularity
 from perso.registry import ModelVersion, Registry, git_commit
 from perso.spec import spec_hash, spec_to_dict
 from perso.tuning import (
+    Baseline,
     Finalist,
     SearchSpec,
     Trial,
     best_trial,
     judge,
-    measure,
+    measure_popularity,
     save_finalist,
     train_finalist,
 )
@@ -46,12 +47,12 @@ class SearchResult:
     trials: tuple[Trial, ...]
     """Every trial, in the order of :meth:`SearchSpec.points`."""
     winner: Trial
-    validation_popularity: EvaluationReport
-    """Popularity fitted on train, on the period that chose the winner."""
+    validation_baseline: Baseline
+    """The better popularity fitted on train, on the period that chose the winner."""
     test_model: EvaluationReport
     """The winner retrained on train and validation, on the test period."""
-    test_popularity: EvaluationReport
-    """Popularity fitted on train and validation, on the test period."""
+    test_baseline: Baseline
+    """The better popularity fitted on train and validation, on the test period."""
     promoted: bool
     """Whether the winner became the champion."""
     reason: str
@@ -73,7 +74,7 @@ def run_search(
     """Search the grid, test the winner, register it, and promote it if it beats popularity.
 
     Needs a connected Ray. MLflow shows one run for the search (the winner's test metrics, and
-    popularity's under ``popularity/``) and below it one run per trial.
+    those of the better popularity under ``popularity/``) and below it one run per trial.
 
     Args:
         spec: The grid.
@@ -112,7 +113,7 @@ def run_search(
         winner = best_trial(trials, spec.objective)
         logger.info("search: %s wins", in_words(winner.settings))
         finalist = _train_finalist(spec, winner.number, known, test, test_segments)
-        popularity = measure(
+        validation_baseline = measure_popularity(
             fit_popularity(train, validation_segments),
             spec,
             known=train,
@@ -122,7 +123,7 @@ def run_search(
         verdict = judge(
             spec.objective,
             model=finalist.model_report.overall,
-            popularity=finalist.popularity_report.overall,
+            baseline=finalist.baseline,
         )
         _log_finalist(registry, run_id, finalist)
         building = workspace.bundles / run_id
@@ -130,7 +131,6 @@ def run_search(
             finalist,
             building,
             data=data,
-            known=known,
             spec=spec,
             number=winner.number,
             now=started_at,
@@ -140,7 +140,12 @@ def run_search(
         if verdict.promoted:
             version = registry.promote(version.version)
         registry.close_run(
-            run_id, tags={"verdict": verdict.reason, "winner": in_words(winner.settings)}
+            run_id,
+            tags={
+                "verdict": verdict.reason,
+                "winner": in_words(winner.settings),
+                "popularity": finalist.baseline.kind,
+            },
         )
     except BaseException as error:
         registry.close_run(run_id, status="FAILED", tags={"error": repr(error)})
@@ -151,9 +156,9 @@ def run_search(
         spec=spec,
         trials=tuple(trials),
         winner=winner,
-        validation_popularity=popularity,
+        validation_baseline=validation_baseline,
         test_model=finalist.model_report,
-        test_popularity=finalist.popularity_report,
+        test_baseline=finalist.baseline,
         promoted=verdict.promoted,
         reason=verdict.reason,
         version=version,
@@ -179,7 +184,7 @@ def _train_finalist(
 
 
 def _log_finalist(registry: Registry, run_id: str, finalist: Finalist) -> None:
-    model, popularity = finalist.model_report, finalist.popularity_report
+    model, popularity = finalist.model_report, finalist.baseline.report
     theirs = dict(popularity.overall) | by_segment(popularity.per_segment)
     registry.log_metrics(
         run_id,

@@ -6,14 +6,14 @@ HTTP and no cluster: whoever calls hands over ids, the shopper's segment and the
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
-from perso.errors import EventLogError, NoChampionError, UnknownIdError
+from perso.errors import ArtifactError, EventLogError, NoChampionError, UnknownIdError
 from perso.models.bundle import Bundle, load_bundle
 from perso.online.ranking import ItemFilter, Query, RankedItem, Ranker, Source
 from perso.online.session import SessionSpec, summarize_events
@@ -49,7 +49,8 @@ class Question:
     user_id: str | None = None
     """The customer, where known."""
     session_id: str | None = None
-    """The visit; alone, it stands for an anonymous shopper."""
+    """The visit; alone, it stands for an anonymous shopper, and what anybody did in it while
+    logged in stays out."""
     k: int = 10
     """List length, 1 or more."""
     context: Mapping[str, str] = field(default_factory=dict)
@@ -91,7 +92,7 @@ class Answer:
     rung: Source | None
     """The best rung of the ladder that gave an item; None for an empty list."""
     num_recent_events: int
-    """Events of this user or session that the list already knows."""
+    """Events of this user or session that the list already knows; none without consent."""
     is_degraded: bool
     """Whether the event log could not be read, so that the newest events are missing."""
     items: list[AnswerItem]
@@ -104,6 +105,7 @@ class _Served:
     bundle: Bundle
     ranker: Ranker
     trained_until: datetime
+    session_spec: SessionSpec
     cards: Mapping[str, pa.Array]
     """Catalogue columns by name, each in one piece."""
 
@@ -112,6 +114,13 @@ class LiveRecommender:
     """The served model and the event log, asked together. Safe to share between threads."""
 
     def __init__(self, log: EventStream, *, spec: SessionSpec | None = None) -> None:
+        """Nothing answers yet.
+
+        Args:
+            log: Where the newest events are.
+            spec: How they are weighed; a bundle that says which event weights it was trained with
+                replaces those.
+        """
         self._log = log
         self._spec = spec or SessionSpec()
         self._served: _Served | None = None
@@ -142,7 +151,11 @@ class LiveRecommender:
         self.serve(version, load_bundle(folder, verify=True))
 
     def serve(self, version: str, bundle: Bundle) -> None:
-        """Let a loaded bundle answer; see :meth:`load`."""
+        """Let a loaded bundle answer; see :meth:`load`.
+
+        Raises:
+            ArtifactError: If the event weights in its manifest are none.
+        """
         ranker = Ranker(bundle)
         bundle.users.index_of("")  # builds the look-up tables before a request has to
         bundle.items.index_of("")
@@ -155,6 +168,7 @@ class LiveRecommender:
             bundle=bundle,
             ranker=ranker,
             trained_until=trained_until,
+            session_spec=_with_trained_weights(self._spec, bundle),
             cards={name: cards[name].chunk(0) for name in _CARD},
         )
 
@@ -174,7 +188,7 @@ class LiveRecommender:
             as_of=now,
             trained_until=served.trained_until,
             boost=served.bundle.factors.fold_in.recent_boost,
-            spec=self._spec,
+            spec=served.session_spec,
         )
         user_id = question.user_id
         query = Query(
@@ -187,7 +201,9 @@ class LiveRecommender:
             filters=_to_filter(question.conditions, served.bundle),
         )
         ranked = served.ranker.recommend(query)
-        return _answer(served, ranked, events)
+        return _answer(
+            served, ranked, num_recent_events=session.num_events, is_degraded=events is None
+        )
 
     def similar(self, item_id: str, *, k: int, conditions: Conditions | None = None) -> Answer:
         """The items closest to one item, the same for every shopper.
@@ -202,7 +218,7 @@ class LiveRecommender:
             raise UnknownIdError(f"item_id {item_id!r} is not known to model {served.version}")
         filters = _to_filter(conditions or Conditions(), served.bundle)
         ranked = served.ranker.similar(index, k=k, filters=filters)
-        return _answer(served, ranked, ())
+        return _answer(served, ranked, num_recent_events=0, is_degraded=False)
 
     def count_unknown_items(self, events: Sequence[Event]) -> int:
         """Events on items that the served model does not know: new items, or misspelt ids."""
@@ -235,6 +251,21 @@ class LiveRecommender:
         return events
 
 
+def _with_trained_weights(spec: SessionSpec, bundle: Bundle) -> SessionSpec:
+    """The spec with the weights that the bundle's interactions were made with, where it says so.
+
+    Training and fold-in would otherwise disagree on what a type of event means.
+    """
+    prepare = bundle.manifest.get("spec", {}).get("prepare", {})
+    tables = {name: prepare[name] for name in ("event_weights", "value_weights") if name in prepare}
+    try:
+        return replace(spec, **tables)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"the bundle's event weights cannot be used: {error}; train it again"
+        ) from error
+
+
 def _to_filter(conditions: Conditions, bundle: Bundle) -> ItemFilter:
     excluded = bundle.items.indices_of(conditions.exclude_item_ids)
     return ItemFilter(
@@ -247,13 +278,13 @@ def _to_filter(conditions: Conditions, bundle: Bundle) -> ItemFilter:
 
 
 def _answer(
-    served: _Served, ranked: Sequence[RankedItem], events: Sequence[Event] | None
+    served: _Served, ranked: Sequence[RankedItem], *, num_recent_events: int, is_degraded: bool
 ) -> Answer:
     return Answer(
         model_version=served.version,
         rung=ranked[0].source if ranked else None,
-        num_recent_events=len(events or ()),
-        is_degraded=events is None,
+        num_recent_events=num_recent_events,
+        is_degraded=is_degraded,
         items=[_answer_item(served, item) for item in ranked],
     )
 

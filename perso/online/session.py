@@ -63,12 +63,20 @@ class Session:
     """The newest stars given to each, ``nan`` where none, shape (N,)."""
     known_items: NDArray[np.int64]
     """Distinct items the shopper acted on, ascending; a cancelled one included."""
+    num_events: int
+    """Events that may be used, on unknown items too."""
 
     @classmethod
     def empty(cls) -> "Session":
         """The session of somebody who did nothing yet."""
         none = np.empty(0, np.int64)
-        return cls(item_indices=none, weights=np.empty(0), ratings=np.empty(0), known_items=none)
+        return cls(
+            item_indices=none,
+            weights=np.empty(0),
+            ratings=np.empty(0),
+            known_items=none,
+            num_events=0,
+        )
 
 
 def summarize_events(
@@ -88,7 +96,8 @@ def summarize_events(
     the purchase. Items outside the vocabulary (newer than the model) are left out.
 
     Args:
-        events: Events of one user or session, in any order; impressions are ignored.
+        events: Events of one user or session, in any order. Impressions say nothing, and events
+            whose shopper refused personalization are not used at all, as in training.
         items: The served model's items.
         as_of: The instant (UTC) of asking; later events count as if they happened now.
         trained_until: Events before it are in the trained factor already: they only make an item
@@ -96,9 +105,10 @@ def summarize_events(
         boost: Weight of an event of this moment relative to training, 1 or more.
         spec: Weights and half-life.
     """
+    usable = [event for event in events if event.consent is not False]
     weights_by_item: dict[int, dict[str, float]] = {}
     rating_by_item: dict[int, float] = {}
-    for event in sorted(events, key=lambda e: e.timestamp):
+    for event in sorted(usable, key=lambda e: e.timestamp):
         index = -1 if event.item_id is None else items.index_of(event.item_id)
         if index < 0 or event.event_type == "impression":
             continue
@@ -119,6 +129,7 @@ def summarize_events(
         weights=np.array(list(positive.values()), np.float64),
         ratings=np.array([rating_by_item.get(index, np.nan) for index in positive], np.float64),
         known_items=np.array(list(totals), np.int64),
+        num_events=len(usable),
     )
 
 

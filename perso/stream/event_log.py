@@ -28,7 +28,8 @@ _COLUMNS: Final = ("event_id", "event_type", "user_id", "session_id", "item_id")
 _ROW: Final = f"{', '.join(_COLUMNS)}, timestamp_us, payload"
 
 # A row's rowid ends every index, so "newest first" needs no sort. Impressions stay out of the
-# look-ups: one answer shown makes as many of them as it has items.
+# look-ups: one answer shown makes as many of them as it has items. A session's look-up holds
+# nobody's events but the anonymous ones: who shares a device must not see the others'.
 _SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS events (
     "offset" INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -44,7 +45,7 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, timestamp_us)
     WHERE user_id IS NOT NULL AND event_type <> 'impression';
 CREATE INDEX IF NOT EXISTS events_of_session ON events (session_id, timestamp_us)
-    WHERE session_id IS NOT NULL AND event_type <> 'impression';
+    WHERE session_id IS NOT NULL AND user_id IS NULL AND event_type <> 'impression';
 PRAGMA user_version = {FORMAT_VERSION};
 """
 
@@ -54,15 +55,16 @@ ON CONFLICT (event_id) DO NOTHING
 """
 
 
-def _newest_offsets(column: str) -> str:
+def _newest_offsets(whose: str) -> str:
     return f"""SELECT "offset" FROM (SELECT "offset" FROM events
-        WHERE {column} = ? AND event_type <> 'impression'
+        WHERE {whose} AND event_type <> 'impression'
         ORDER BY timestamp_us DESC, "offset" DESC LIMIT ?)"""
 
 
 _RECENT: Final = f"""
 SELECT {_ROW} FROM events
-WHERE "offset" IN ({_newest_offsets("user_id")} UNION {_newest_offsets("session_id")})
+WHERE "offset" IN ({_newest_offsets("user_id = ?")}
+    UNION {_newest_offsets("session_id = ? AND user_id IS NULL")})
 ORDER BY timestamp_us DESC, "offset" DESC LIMIT ?
 """
 
@@ -126,7 +128,7 @@ class EventLog:
     def recent(
         self, *, user_id: str | None = None, session_id: str | None = None, limit: int = 100
     ) -> list[Event]:
-        """The newest events of the user or of the session, each once, newest first.
+        """The newest events of the user and the anonymous ones of the session, newest first.
 
         Raises:
             EventLogError: If the log cannot be read.

@@ -30,9 +30,13 @@ class EventStream(Protocol):
     def recent(
         self, *, user_id: str | None = None, session_id: str | None = None, limit: int = 100
     ) -> list[Event]:
-        """The newest events of a user or of a session, each once, newest first.
+        """The newest events of a user, of a session or of both, each once, newest first.
 
-        Impressions are left out: they say what was shown, not what the shopper did.
+        A session gives its anonymous events only, those without a ``user_id``: shoppers who share
+        a device, and with it a session, must not learn what another one did while logged in. So
+        who logged in asks with the ``user_id`` too, and then also gets what was done in the
+        session before. Impressions are left out: they say what was shown, not what the shopper
+        did.
         """
         ...
 

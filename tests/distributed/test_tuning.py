@@ -157,8 +157,9 @@ def test_a_search_ends_in_a_tested_version_and_only_a_better_one_becomes_champio
         search_spec, prepared, workspace, validation_segments=segments, test_segments=segments
     )
     assert result.promoted
-    assert result.test_model.overall["ndcg@20"] > result.test_popularity.overall["ndcg@20"]
-    assert set(result.test_model.per_segment) == set(result.test_popularity.per_segment)
+    popularity = result.test_baseline.report
+    assert result.test_model.overall["ndcg@20"] > popularity.overall["ndcg@20"]
+    assert set(result.test_model.per_segment) == set(popularity.per_segment)
     assert registry.champion() == result.version
     assert result.version.metrics["ndcg@20"] == pytest.approx(result.test_model.overall["ndcg@20"])
     assert result.version.tags["data_key"] == prepared.key
@@ -166,6 +167,7 @@ def test_a_search_ends_in_a_tested_version_and_only_a_better_one_becomes_champio
 
     bundle = load_bundle(result.version.folder, verify=True)
     assert bundle.manifest["metrics"]["model"] == result.test_model.to_dict()
+    assert bundle.manifest["metrics"]["popularity"]["kind"] == result.test_baseline.kind
     assert bundle.manifest["spec"]["search"]["name"] == "small"
     known = prepared.interactions("train", "validation")
     again = evaluate(
@@ -176,14 +178,17 @@ def test_a_search_ends_in_a_tested_version_and_only_a_better_one_becomes_champio
         segments=segments,
     )
     assert again.to_dict() == result.test_model.to_dict()
-    assert len(bundle.seen.item_indices) == len(known)
+    everything = prepared.interactions("train", "validation", "test")
+    assert len(everything) > len(known)
+    for user in range(len(prepared.users)):  # also what was bought in the test period
+        had = everything.item_indices[everything.user_indices == user]
+        np.testing.assert_array_equal(bundle.seen.of(user), had)
     assert "segment" in bundle.popularity.slices
 
     run = registry._client.get_run(result.version.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["popularity/ndcg_at_20"] == pytest.approx(
-        result.test_popularity.overall["ndcg@20"]
-    )
+    assert run.data.metrics["popularity/ndcg_at_20"] == pytest.approx(popularity.overall["ndcg@20"])
+    assert run.data.tags["popularity"] == result.test_baseline.kind
     assert run.data.tags["verdict"] == result.reason
 
     refusal = Verdict(promoted=False, reason="not better")

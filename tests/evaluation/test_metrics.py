@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
 
 from perso.evaluation.metrics import (
     average_precision_at_k,
@@ -91,6 +92,20 @@ def test_fast_metrics_equal_naive_ones(metric, naive, world, as_arrays, data):
             assert 0 <= value <= 1 + 1e-12
         else:
             assert math.isnan(value)
+
+
+@given(data=st.data(), num_items=st.integers(2, 12), num_users=st.integers(1, 4))
+def test_ndcg_is_that_of_scikit_learn(data, num_items, num_users):
+    """Where both are defined; scikit-learn has 0, not nan, for a user without relevant items,
+    refuses a catalogue of one, and fills a list shorter than k with the items left out."""
+    lists = np.array([data.draw(st.permutations(range(num_items))) for _ in range(num_users)])
+    some = st.sets(st.integers(0, num_items - 1), min_size=1)
+    relevant = [data.draw(some) for _ in range(num_users)]
+    k = data.draw(st.integers(1, num_items))
+    gains_BI = np.array([[item in wanted for item in range(num_items)] for wanted in relevant])
+    scores_BI = -np.argsort(lists, axis=1)  # minus each item's place
+    expected = ndcg_score(gains_BI.astype(float), scores_BI, k=k)
+    assert ndcg_at_k(lists[:, :k], relevant, k=k).mean() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("metric", RANKED)

@@ -24,6 +24,7 @@ def session_of(weights, ratings=None):
         weights=np.array([weights[index] for index in sorted(weights)], float),
         ratings=np.array(stars, float),
         known_items=indices,
+        num_events=len(indices),
     )
 
 

@@ -65,6 +65,49 @@ def test_a_session_begun_anonymously_follows_its_user(live, log):
     assert not {"l0", "l1", "m0"} & set(ids(answer))
 
 
+def test_who_shares_a_device_learns_nothing_of_the_others(live, log):
+    bobs_list = live.recommend(Question(user_id="bob", session_id="kiosk"), now=NOW)
+    log.append([click("m1", user_id="ann", session_id="kiosk", event_type="purchase")])
+    assert live.recommend(Question(user_id="bob", session_id="kiosk"), now=NOW) == bobs_list
+    assert live.recommend(Question(session_id="kiosk"), now=NOW).num_recent_events == 0
+    assert live.recommend(Question(user_id="ann"), now=NOW).num_recent_events == 1
+
+
+def test_an_event_without_consent_is_logged_and_changes_nothing(live, log):
+    question = Question(session_id="s", k=11)
+    before = live.recommend(question, now=NOW)
+    log.append([click("m0", session_id="s", consent=False)])
+    assert live.recommend(question, now=NOW) == before
+    assert len(log.read_from()) == 1
+    log.append([click("m1", session_id="s", consent=True)])
+    assert live.recommend(question, now=NOW).num_recent_events == 1
+
+
+def test_an_event_weighs_what_it_weighed_in_training(world, log):
+    def with_prepare(prepare):
+        return dataclasses.replace(
+            world, manifest=world.manifest | {"spec": {"prepare": prepare, "model": {}}}
+        )
+
+    log.append([click("m0", session_id="s", event_type="wishlist")])
+    live = LiveRecommender(log)
+    rungs = {}
+    for version, bundle in {
+        "no word": world,
+        "wishlist": with_prepare({"event_weights": {"wishlist": 4.0}, "value_weights": {}}),
+        "others": with_prepare({"event_weights": {"view_item": 1.0}, "value_weights": {}}),
+        "by value": with_prepare({"event_weights": {}, "value_weights": {"wishlist": 1.0}}),
+        "no tables": with_prepare({}),
+    }.items():
+        live.serve(version, bundle)
+        rungs[version] = live.recommend(Question(session_id="s", k=4), now=NOW).rung
+    assert rungs.pop("wishlist") == "personal"
+    assert set(rungs.values()) == {"global_popular"}  # "by value": the event has none
+    with pytest.raises(ArtifactError, match="view_item"):
+        live.serve("bad", with_prepare({"event_weights": {"view_item": -1.0}}))
+    assert live.version == "no tables"
+
+
 def test_what_was_just_acted_on_is_hidden_unless_asked_for(live, log):
     log.append([click("m1", session_id="s"), click("m2", session_id="s", event_type="purchase")])
     assert not {"m1", "m2"} & set(ids(live.recommend(Question(session_id="s", k=11), now=NOW)))

@@ -31,6 +31,7 @@ def session_on(ranker, *item_ids, weight=10.0):
         weights=np.full(len(indices), weight),
         ratings=np.full(len(indices), np.nan),
         known_items=indices,
+        num_events=len(indices),
     )
 
 

@@ -22,7 +22,7 @@ SPEC = SessionSpec(
 )
 
 
-def did(event_type, item_id="a", *, hours_ago=0.0, value=None):
+def did(event_type, item_id="a", *, hours_ago=0.0, value=None, consent=None):
     return Event(
         event_id=f"{event_type}{item_id}{hours_ago}",
         event_type=event_type,
@@ -30,6 +30,7 @@ def did(event_type, item_id="a", *, hours_ago=0.0, value=None):
         item_id=item_id,
         timestamp=NOON - timedelta(hours=hours_ago),
         value=value,
+        consent=consent,
     )
 
 
@@ -107,6 +108,15 @@ def test_impressions_unknown_items_and_unlisted_types_say_nothing():
     events = [did("impression"), did("view_item", "new"), did("compare", "b")]
     assert weights_of(*events) == {}
     assert known_items(*events) == ["b"]
+
+
+def test_events_without_consent_are_not_used_at_all():
+    refused = [did("purchase", "a", consent=False), did("rate_item", "b", value=5.0, consent=False)]
+    agreed = [did("view_item", "b", consent=True), did("view_item", "c")]
+    assert weights_of(*refused, *agreed) == {"b": 1.0, "c": 1.0}
+    assert known_items(*refused, *agreed) == ["b", "c"]
+    assert np.isnan(summarize([*refused, *agreed]).ratings).all()
+    assert summarize([*refused, *agreed]).num_events == 2
 
 
 def test_no_events_make_an_empty_session():

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from perso.errors import FeatureStoreError
+from perso.models.bundle import save_bundle
 from perso.online.live import LiveRecommender
 from perso.stream.event_log import EventLog
 from serve_app.api import Service, make_api
@@ -45,6 +46,36 @@ class Features:
             "monetary_score": 3,
         }
         return [row if user_id in {"ann", "zoe"} else None for user_id in user_ids]
+
+
+@pytest.fixture(scope="session")
+def promote_world(world, tmp_path_factory):
+    """Registers the two-taste shop as one more version of a workspace; makes it champion."""
+
+    def promote_world(workspace):
+        from perso.registry import Registry
+
+        registry = Registry(workspace)
+        folder = tmp_path_factory.mktemp("bundle") / "bundle"
+        save_bundle(
+            folder,
+            users=world.users,
+            items=world.items,
+            factors=world.factors,
+            popularity=world.popularity,
+            catalog=world.catalog,
+            seen=world.seen,
+            data_key="world",
+            spec={},
+            metrics={},
+            trained_until=datetime(2026, 1, 1, tzinfo=UTC),
+            created_at=datetime(2026, 1, 2, tzinfo=UTC),
+        )
+        run_id = registry.open_run("test")
+        registry.close_run(run_id)
+        return registry.promote(registry.register(folder, run_id=run_id).version).version
+
+    return promote_world
 
 
 @pytest.fixture

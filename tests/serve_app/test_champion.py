@@ -9,17 +9,27 @@ from serve_app.champion import ChampionFollower
 
 
 class Live:
-    """Loads anything but the version called ``damaged``."""
+    """Loads anything but version 666, after the troubles it was given."""
 
     def __init__(self):
         self.version = None
         self.loads = []
+        self.troubles = []
 
     def load(self, version, folder):
         self.loads.append((version, str(folder)))
         if version == "666":
             raise ArtifactError("damaged")
+        if self.troubles:
+            raise self.troubles.pop(0)
         self.version = version
+
+
+def unreadable_for_now():
+    """What a bundle raises whose storage hiccups."""
+    error = ArtifactError("factors cannot be read")
+    error.__cause__ = OSError("stale file handle")
+    return error
 
 
 class Counted:
@@ -71,7 +81,48 @@ def test_a_damaged_champion_is_refused_once_and_the_next_one_served(live, counte
     follow(live, counted, [("1", "/a"), ("666", "/b"), ("666", "/b"), ("3", "/c")])
     assert [version for version, _ in live.loads] == ["1", "666", "3"]
     assert (live.version, counted.failures) == ("3", 1)
-    assert "cannot be served: damaged" in caplog.text
+    assert "version 666 cannot be served: ArtifactError('damaged'); it is refused" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "trouble", [OSError("hiccup"), unreadable_for_now(), MemoryError(), KeyError("bug")], ids=repr
+)
+def test_a_failure_that_may_pass_is_tried_again_logged_once_and_counted_always(
+    live, counted, caplog, trouble
+):
+    live.troubles = [trouble, trouble]
+    follow(live, counted, [("2", "/b")] * 4)
+    assert live.loads == [("2", "/b")] * 3
+    assert (live.version, counted.versions, counted.failures) == ("2", ["2"], 2)
+    assert caplog.text.count("version 2 cannot be served") == 1
+
+
+def test_damage_that_shows_after_a_failure_that_may_pass_is_final(live, counted, caplog):
+    live.troubles = [OSError("hiccup"), ArtifactError("checksum")]
+    follow(live, counted, [("2", "/b")] * 4)
+    assert (len(live.loads), counted.failures) == (2, 2)
+    assert "it is refused" in caplog.text
+
+
+def test_nothing_ends_the_task_that_follows(live, counted, monkeypatch):
+    monkeypatch.setattr("serve_app.champion.POLL_S", 0.01)
+    live.troubles = [RuntimeError("bug")]
+    answers = [RuntimeError("down"), ("7", "/a", "one too many"), ("1", "/a")]
+
+    async def ask():
+        answer = answers[0] if len(answers) == 1 else answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def scenario():
+        following = asyncio.create_task(ChampionFollower(live, ask, counted).follow())
+        while live.version != "1" and not following.done():
+            await asyncio.sleep(0.01)
+        assert not following.done()
+        following.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), timeout=10))
 
 
 def test_a_watcher_that_is_down_is_asked_again(live, counted, caplog):

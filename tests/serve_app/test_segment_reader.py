@@ -45,9 +45,6 @@ def test_a_row_is_asked_for_once_within_its_time_to_live():
             assert await reader.read("ann") == {"segment": "of ann"}
             assert await reader.read("stranger") is None
         assert store.reads == ["ann", "stranger"]
-        reader.forget("ann")
-        await reader.read("ann")
-        assert store.reads == ["ann", "stranger", "ann"]
 
     asyncio.run(scenario())
 

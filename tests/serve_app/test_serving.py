@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pyarrow as pa
 import pytest
+from ray import serve
+from ray.serve.config import HTTPOptions
 
 from perso.errors import InputError
 from perso.features.store import open_features
-from perso.models.bundle import save_bundle
-from perso.registry import Registry
 from perso.schema import USER_RFM_SCHEMA
 from perso.stream.event_log import EventLog
 from perso.workspace import Workspace
@@ -29,41 +29,21 @@ def workspace(tmp_path_factory):
     return Workspace.open(tmp_path_factory.mktemp("service"))
 
 
-@pytest.fixture(scope="module")
-def url(ray_cluster, workspace):
+def find_free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    yield deploy(workspace, host="127.0.0.1", port=port)
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster, workspace):
+    yield deploy(workspace, host="127.0.0.1", port=find_free_port())
     stop()
 
 
 @pytest.fixture(scope="module")
-def promote(workspace, world, tmp_path_factory):
-    """Registers the two-taste shop as one more version and makes it champion."""
-    registry = Registry(workspace)
-
-    def promote():
-        folder = tmp_path_factory.mktemp("bundle") / "bundle"
-        save_bundle(
-            folder,
-            users=world.users,
-            items=world.items,
-            factors=world.factors,
-            popularity=world.popularity,
-            catalog=world.catalog,
-            seen=world.seen,
-            data_key="world",
-            spec={},
-            metrics={},
-            trained_until=datetime(2026, 1, 1, tzinfo=UTC),
-            created_at=datetime(2026, 1, 2, tzinfo=UTC),
-        )
-        run_id = registry.open_run("test")
-        registry.close_run(run_id)
-        return registry.promote(registry.register(folder, run_id=run_id).version).version
-
-    return promote
+def promote(promote_world, workspace):
+    return lambda: promote_world(workspace)
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +215,24 @@ def test_a_taken_port_is_refused_at_once(client):
         taken.listen()
         with pytest.raises(InputError, match="give another"):
             deploy(Workspace.open("/nowhere"), host="127.0.0.1", port=taken.getsockname()[1])
+
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Neighbour:
+    def __call__(self):
+        return "here"
+
+
+def test_stopping_leaves_the_other_applications_of_a_shared_serve_alone(client, workspace):
+    stop()
+    port = find_free_port()
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+    try:
+        serve.run(Neighbour.bind(), name="neighbour", route_prefix="/neighbour")
+        url = deploy(workspace, host="127.0.0.1", port=port)
+        assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+        stop()
+        assert set(serve.status().applications) == {"neighbour"}
+        assert httpx.get(f"{url}/neighbour", trust_env=False).text == "here"
+    finally:
+        serve.shutdown()

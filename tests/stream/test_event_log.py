@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from perso.errors import EventLogError
 from perso.schema import EVENT_SCHEMA
 from perso.stream.event import Event
-from perso.stream.event_log import EventLog
+from perso.stream.event_log import _RECENT, EventLog
 from perso.stream.protocol import AppendResult, EventStream
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -103,8 +103,39 @@ def test_recent_merges_user_and_session_without_repeating_an_event(log):
     )
     found = [event.event_id for event in log.recent(user_id="u", session_id="s")]
     assert found == ["elsewhere", "both", "anonymous"]
-    assert [e.event_id for e in log.recent(session_id="s")] == ["both", "anonymous"]
     assert log.recent() == []
+
+
+def test_a_session_gives_nobodys_events_but_the_anonymous_ones(log):
+    """Ann, then Bob, at the same kiosk."""
+    log.append(
+        [
+            view("before", session_id="kiosk", minute=1),
+            view("anns", user_id="ann", session_id="kiosk", minute=2),
+            view("bobs", user_id="bob", session_id="kiosk", minute=3),
+        ]
+    )
+    found = {
+        user_id: [e.event_id for e in log.recent(user_id=user_id, session_id="kiosk")]
+        for user_id in ("ann", "bob", None)
+    }
+    assert found == {"ann": ["anns", "before"], "bob": ["bobs", "before"], None: ["before"]}
+
+
+def test_others_do_not_push_a_sessions_anonymous_events_out(log):
+    log.append([view("mine", session_id="s")])
+    log.append([view(f"e{n}", user_id="x", session_id="s", minute=1 + n) for n in range(20)])
+    assert [e.event_id for e in log.recent(session_id="s", limit=5)] == ["mine"]
+
+
+def test_recent_reads_indexes_never_the_whole_table(log):
+    log.append([view("e", user_id="u", session_id="s")])
+    with sqlite3.connect(log.path) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {_RECENT}", ("u", 5, "s", 5, 5)).fetchall()
+    steps = [step[-1] for step in plan if " events" in step[-1]]
+    assert not [step for step in steps if step.startswith("SCAN")]
+    for index in ("events_of_user", "events_of_session"):
+        assert any(f"INDEX {index} " in step for step in steps)
 
 
 def test_recent_gives_the_newest_by_event_time_not_by_arrival(log):
@@ -137,7 +168,7 @@ def test_recent_equals_a_naive_search(tmp_path_factory, rows, limit):
         for n, (minute, user, session) in enumerate(rows)
     ]
     log.append(events)
-    mine = [e for e in events if e.user_id == "u" or e.session_id == "s"]
+    mine = [e for e in events if e.user_id == "u" or (e.session_id == "s" and e.user_id is None)]
     order = sorted(mine, key=lambda e: (e.timestamp, events.index(e)), reverse=True)
     assert log.recent(user_id="u", session_id="s", limit=limit) == order[:limit]
     log.close()

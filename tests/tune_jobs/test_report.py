@@ -8,7 +8,7 @@ from rich.console import Console
 from perso.distributed.tuning import SearchResult
 from perso.evaluation.report import EvaluationReport
 from perso.registry import ModelVersion
-from perso.tuning import SearchSpec, Trial
+from perso.tuning import Baseline, SearchSpec, Trial
 from tune_jobs.report import print_report
 
 
@@ -32,9 +32,9 @@ def printed():
         spec=SearchSpec(grid={"l2": (0.1, 0.2, 0.3)}),
         trials=trials,
         winner=trials[2],
-        validation_popularity=report(0.1, 0.05),
+        validation_baseline=Baseline(kind="global", report=report(0.1, 0.05)),
         test_model=report(0.5, 0.25),
-        test_popularity=report(0.25, 0.2),
+        test_baseline=Baseline(kind="segment", report=report(0.25, 0.2)),
         promoted=True,
         reason="it is better",
         version=ModelVersion(
@@ -55,6 +55,12 @@ def row(text, start):
 def test_trials_come_best_first_and_failed_ones_last_with_their_error():
     text = printed()
     assert text.index(" 0.3 ") < text.index(" 0.1 ") < text.index("MemoryError: no room")
+
+
+def test_each_table_names_the_popularity_that_it_compares_with():
+    trials, comparison = printed().split("segment popularity vs tuned model on the test period")
+    assert "0.0500" in next(line for line in trials.splitlines() if "global popularity" in line)
+    assert "global" not in comparison
 
 
 def test_the_comparison_shows_both_models_and_the_change_overall_and_per_segment():
