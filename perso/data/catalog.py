@@ -35,8 +35,6 @@ PARTIAL_SCHEMA: Final = pa.schema(
 
 _NULLABLE_SCHEMA: Final = pa.schema([field.with_nullable(True) for field in CATALOG_SCHEMA])
 
-_RAW_SCHEMA: Final = pa.schema([field.with_nullable(True) for field in CATALOG_SCHEMA])
-
 SEPARATOR: Final = "|"
 """Between the categories or tags of one text cell."""
 
@@ -175,12 +173,14 @@ def read_catalog(path: str) -> pa.Table:
     num_malformed = 0
     for chunk in list_chunks(path):
         for rows, malformed in read_chunk(chunk):
+            num_malformed += len(malformed)
+            if not rows.num_columns:  # no line of the block parsed
+                continue
             if "item_id" not in rows.column_names:
                 raise InputError(
                     f"{chunk.path}: column item_id is missing; found {', '.join(rows.column_names)}"
                 )
             tables.append(_to_catalog(rows.combine_chunks()))
-            num_malformed += len(malformed)
     catalog = pa.concat_tables([_NULLABLE_SCHEMA.empty_table(), *tables])
     position = pa.array(range(catalog.num_rows), pa.int64())
     last = (

@@ -6,7 +6,6 @@ columns are ignored. About a million clean rows a second and core; only refused 
 Python one by one.
 """
 
-import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,6 +23,7 @@ from perso.data.columns import (
     to_number,
     to_text,
 )
+from perso.data.lines import parse_object
 from perso.data.rejects import with_rejects
 from perso.errors import InputError
 from perso.schema import EVENT_SCHEMA
@@ -205,10 +205,7 @@ def _nested_context(column: pa.Array) -> tuple[dict[str, pa.StringArray], BadCel
 
 
 def _parse_context(text: str) -> dict[str, str | None] | None:
-    try:
-        context = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(context, dict):
+    context = parse_object(text)
+    if context is None:
         return None
     return {name: None if v is None else str(v) for name, v in context.items()}

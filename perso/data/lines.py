@@ -3,7 +3,8 @@
 One line is one row; a line break inside quotes is not supported, so a stray quote costs one line
 and not the rest of the file. A block goes through Arrow's parser; where that stumbles, the same
 block goes through Python's line by line. Both accept the same lines, so no row depends on its
-neighbours. Text that is not UTF-8 is taken for Windows-1252.
+neighbours. Text that is not UTF-8 is taken for Windows-1252. Lines end in LF, CR LF or, in a file
+without any LF, in CR.
 """
 
 import csv
@@ -20,8 +21,14 @@ from perso.errors import InputError
 
 BLOCK_BYTES: Final = 8 << 20
 
+MAX_DEPTH: Final = 100
+"""Levels of nesting that a JSON object may have. Arrow's parser recurses without a bound."""
+
 RawBlock = tuple[pa.Table, list[str]]
-"""Rows as they came, any column types, and the text of the malformed lines between them."""
+"""Rows as they came, any column types, and the text of the malformed lines between them.
+
+The rows have no columns only if no line parsed and no header says what they would be.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +45,7 @@ def read_csv(stream: pa.NativeFile, layout: CsvLayout) -> Iterator[RawBlock]:
     """Blocks of a CSV file; every column is string, an empty field null.
 
     Raises:
-        InputError: If the file has no header, or one that names a column twice.
+        InputError: If the file has no header, or one that cannot be read or names a column twice.
     """
     names = layout.column_names
     for block in _whole_lines(stream):
@@ -55,26 +62,54 @@ def read_csv(stream: pa.NativeFile, layout: CsvLayout) -> Iterator[RawBlock]:
 def read_json_lines(stream: pa.NativeFile) -> Iterator[RawBlock]:
     """Blocks of a JSON Lines file; column types may differ between blocks.
 
-    A key that occurs in the first block is a column of all of them.
+    A key that occurs in the first block with a row is a column of all later ones. A block without
+    a row has no columns.
     """
-    known: list[str] | None = None
+    known: list[str] = []
     for block in _whole_lines(stream):
         rows, malformed = _parse_json(block)
-        known = rows.column_names if known is None else known
-        for name in known:
-            if name not in rows.column_names:
-                rows = rows.append_column(name, pa.nulls(rows.num_rows))
+        if rows.num_columns:
+            known = known or rows.column_names
+            for name in known:
+                if name not in rows.column_names:
+                    rows = rows.append_column(name, pa.nulls(rows.num_rows))
         yield rows, malformed
+
+
+def parse_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text holds, none if there is none that Arrow can hold.
+
+    So an object nested deeper than ``MAX_DEPTH``, or one with half a surrogate pair, which UTF-8
+    cannot say, is none.
+    """
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and not _is_deeper(value, MAX_DEPTH) else None
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_is_deeper(one, depth - 1) for one in inner)
 
 
 def _whole_lines(stream: pa.NativeFile) -> Iterator[bytes]:
     """The stream in UTF-8, cut after line ends; every block ends with one."""
     rest = b""
     is_first = True
+    ends_in_cr = False
     while data := stream.read(BLOCK_BYTES):
         if is_first:
             data = data.removeprefix(b"\xef\xbb\xbf")
+            ends_in_cr = b"\r" in data and b"\n" not in data
             is_first = False
+        if ends_in_cr:
+            data = data.replace(b"\r", b"\n")
         end = data.rfind(b"\n") + 1
         if end:
             yield _to_utf8(rest + data[:end])
@@ -109,7 +144,9 @@ def _text_lines(block: bytes) -> Iterator[str]:
 
 
 def _parse_header(line: bytes, delimiter: str) -> tuple[str, ...]:
-    fields = next(csv.reader([line.rstrip(b"\r").decode()], delimiter=delimiter), [])
+    fields = _split_fields(line.rstrip(b"\r").decode(), delimiter)
+    if fields is None:
+        raise InputError("the first line names no columns; check its quotes and line ends")
     names = tuple(name.strip() for name in fields)
     if not any(names):
         raise InputError("the first line is blank; it must name the columns")
@@ -185,6 +222,9 @@ def _split_fields(text: str, delimiter: str) -> list[str] | None:
 
 
 def _parse_json(block: bytes) -> RawBlock:
+    num_brackets = max(line.count(b"[") + line.count(b"{") for line in block.split(b"\n"))
+    if num_brackets > MAX_DEPTH:
+        return _parse_json_lines(block)
     try:
         table = pajson.read_json(
             pa.BufferReader(block),
@@ -208,17 +248,14 @@ def _parse_json_lines(block: bytes) -> RawBlock:
     for text in _text_lines(block):
         if not text.strip():
             continue
-        try:
-            row = json.loads(text)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
+        row = parse_object(text)
+        if row is None:
             malformed.append(text)
+        else:
+            rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _column([row.get(name) for row in rows]) for name in names}
-    if not columns:  # rows without any key: keep their number
+    if rows and not columns:  # rows without any key: keep their number
         columns = {"event_id": pa.nulls(len(rows), pa.string())}
     return pa.table(columns), malformed
 

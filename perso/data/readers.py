@@ -151,8 +151,15 @@ def _read_xlsx(path: str) -> Iterator[RawBlock]:
         rows = sheet.iter_rows(values_only=True)
         header = [_cell_text(cell) or "" for cell in next(rows, ())]
         while block := list(islice(rows, _ROWS_PER_BLOCK)):
+            if not any(header):
+                raise InputError(
+                    f"cannot read {path}: the first row of sheet {sheet.title!r} is blank; "
+                    "it must name the columns"
+                )
+            padding = (None,) * len(header)  # a row ends with its last cell that was ever filled
+            cells = [(row + padding)[: len(header)] for row in block]
             columns = {
-                name: pa.array([_cell_text(row[place]) for row in block], pa.string())
+                name: pa.array([_cell_text(row[place]) for row in cells], pa.string())
                 for place, name in enumerate(header)
                 if name
             }

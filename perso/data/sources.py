@@ -18,6 +18,7 @@ from perso.data.readers import Chunk, list_chunks, read_chunk
 from perso.data.rejects import reject_lines
 from perso.data.synthetic import CATALOG_FILE, EVENTS_FOLDER
 from perso.errors import InputError
+from perso.schema import CHECKED_SCHEMA
 
 SourceName = Literal["events", "online-retail", "movielens", "synthetic"]
 SOURCE_NAMES: Final[tuple[SourceName, ...]] = get_args(SourceName)
@@ -168,7 +169,7 @@ def _files_of(chunks: list[Chunk], *others: str) -> list[str]:
 def _read_checked(chunk: Chunk, check: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
     for rows, malformed in read_chunk(chunk):
         try:
-            checked = check(rows)
+            checked = check(rows) if rows.num_columns else CHECKED_SCHEMA.empty_table()
         except InputError as error:
             raise InputError(f"{chunk.path}: {error}") from error
         yield _with_lines(checked, malformed)

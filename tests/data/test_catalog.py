@@ -163,3 +163,9 @@ def test_a_catalogue_without_item_ids_is_refused(tmp_path: Path):
     (tmp_path / "c.csv").write_text("sku,price\n1,2\n")
     with pytest.raises(InputError, match="column item_id is missing; found sku, price"):
         read_catalog(str(tmp_path / "c.csv"))
+
+
+def test_a_catalogue_file_of_bad_lines_only_adds_no_item(tmp_path: Path):
+    (tmp_path / "1.jsonl").write_text("oops\n")
+    (tmp_path / "2.jsonl").write_text('{"item_id": "i1"}\n')
+    assert read_catalog(str(tmp_path))["item_id"].to_pylist() == ["i1"]

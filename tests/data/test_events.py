@@ -70,6 +70,8 @@ def check_column(name: str, values: pa.Array) -> pa.Table:
         ({"consent": "TRUE"}, None),
         ({"context": "{"}, "bad_context"),
         ({"context": "[1]"}, "bad_context"),
+        ({"context": "[" * 200_000}, "bad_context"),
+        ({"context": '{"device": "\\ud800"}'}, "bad_context"),
         ({"context": "{}"}, None),
         ({"unknown": "column"}, None),
     ],

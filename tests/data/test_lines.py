@@ -116,3 +116,47 @@ def test_a_json_key_of_the_first_block_is_a_column_of_all(monkeypatch):
     monkeypatch.setattr(lines, "BLOCK_BYTES", 12)
     rows, _ = parse_json(b'{"a": 1, "b": 2}\n{"c": 3}\n')
     assert rows == [{"a": 1, "b": 2}, {"a": None, "b": None, "c": 3}]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        '{"a": "\\ud800"}',
+        '{"\\udfff": 1}',
+        "[" * 200_000,
+        '{"a": ' + "[" * 200_000 + "]" * 200_000 + "}",
+        '{"a": ' * 200_000 + "1" + "}" * 200_000,
+        '{"a": ' + "[" * lines.MAX_DEPTH + "]" * lines.MAX_DEPTH + "}",
+    ],
+    ids=["surrogate", "key", "open", "lists", "objects", "one level too deep"],
+)
+def test_a_json_line_that_arrow_cannot_hold_costs_that_line(bad):
+    rows, malformed = parse_json(f'{{"a": "1"}}\n{bad}\n{{"a": "\\ud83d\\ude00"}}\n'.encode())
+    assert rows == [{"a": "1"}, {"a": "😀"}]
+    assert malformed == [bad]
+
+
+def test_json_as_deep_as_allowed_is_a_row():
+    depth = lines.MAX_DEPTH - 1
+    rows, malformed = parse_json(('{"a": ' + "[" * depth + "]" * depth + "}\n").encode())
+    assert (len(rows), malformed) == (1, [])
+
+
+def test_json_blocks_without_a_row_have_no_columns(monkeypatch):
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 4)
+    blocks = list(read_json_lines(pa.BufferReader(b'bad\n{"a": 1}\n[2]\n{"b": 3}\n')))
+    assert [rows.column_names for rows, _ in blocks] == [[], ["a"], [], ["b", "a"]]
+    assert [malformed for _, malformed in blocks] == [["bad"], [], ["[2]"], []]
+
+
+@pytest.mark.parametrize("size", [8 << 20, 9])
+def test_carriage_returns_alone_end_lines(monkeypatch, size):
+    monkeypatch.setattr(lines, "BLOCK_BYTES", size)
+    assert parse_csv(b"a,b\r1,2\r3\r4,5") == ([{"a": "1", "b": "2"}, {"a": "4", "b": "5"}], ["3"])
+    assert parse_json(b'{"a": 1}\r{"a": 2}\r')[0] == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("header", [b"a\rb,c", b'a,"b'])
+def test_a_header_that_cannot_be_split_is_refused(header):
+    with pytest.raises(InputError, match="check its quotes and line ends"):
+        parse_csv(header + b"\n1,2\n")

@@ -1,4 +1,6 @@
 import gzip
+import re
+import zipfile
 from pathlib import Path
 
 import fsspec
@@ -114,3 +116,27 @@ def test_a_file_that_is_not_what_its_name_says_is_an_input_error(tmp_path: Path,
 def test_an_unknown_scheme_is_an_input_error():
     with pytest.raises(InputError, match="nowhere://x"):
         list_chunks("nowhere://x")
+
+
+def save_without_dimensions(rows: list[list], path: Path) -> None:
+    """A workbook as streaming writers leave it: rows of their own lengths."""
+    workbook = openpyxl.Workbook()
+    for row in rows:
+        workbook.active.append(row)
+    workbook.save(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, re.sub(rb"<dimension [^>]*>", b"", content))
+
+
+def test_a_short_row_of_a_workbook_ends_in_nulls_and_a_long_one_is_cut(tmp_path: Path):
+    save_without_dimensions([["a", "b"], [1], [2, "x", "more"]], tmp_path / "t.xlsx")
+    assert read_all(tmp_path) == [{"a": "1", "b": None}, {"a": "2", "b": "x"}]
+
+
+def test_a_sheet_with_rows_but_no_header_is_refused(tmp_path: Path):
+    save_without_dimensions([[None, None], [1, 2]], tmp_path / "t.xlsx")
+    with pytest.raises(InputError, match=r"t\.xlsx: the first row of sheet 'Sheet' is blank"):
+        read_all(tmp_path)

@@ -53,3 +53,39 @@ def test_a_written_shop_is_read_back_whole(tmp_path: Path):
     assert pc.all(pc.is_null(checked["reject_reason"])).as_py()
     assert checked.select(EVENT_SCHEMA.names).to_pylist() == shop.events.to_pylist()
     assert source.catalog(str(tmp_path / "shop")).equals(shop.catalog)
+
+
+def test_a_file_of_bad_lines_only_costs_its_lines(tmp_path: Path):
+    event = '{"event_type": "view_item", "timestamp": "2024-01-01", "item_id": "i", "user_id": "u"}'
+    (tmp_path / "1.jsonl").write_text("oops\n[1]\n")
+    (tmp_path / "2.jsonl").write_text(event + "\n")
+    source = open_source("events")
+    chunks = source.chunks(str(tmp_path))
+    checked = pa.concat_tables([block for chunk in chunks for block in source.read(chunk)])
+    assert checked["reject_reason"].to_pylist() == [MALFORMED_LINE, MALFORMED_LINE, None]
+
+
+def test_the_files_of_a_source_are_all_that_decide_its_result(tmp_path: Path):
+    (tmp_path / "own").mkdir()
+    for name in ("b.csv", "a.jsonl", "notes.txt"):
+        (tmp_path / "own" / name).write_text("x\n")
+    (tmp_path / "ml").mkdir()
+    for name in ("ratings.csv", "movies.csv", "tags.csv"):
+        (tmp_path / "ml" / name).write_text("x\n")
+    write_shop(ShopSpec(num_users=600, num_items=60, num_days=20), tmp_path / "shop")
+    found = {
+        name: [file.removeprefix(f"{tmp_path}/") for file in open_source(name).files(folder)]
+        for name, folder in {
+            "events": f"{tmp_path}/own",
+            "online-retail": f"{tmp_path}/own",
+            "movielens": f"{tmp_path}/ml",
+            "synthetic": f"{tmp_path}/shop",
+        }.items()
+    }
+    events = sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "shop/events").iterdir())
+    assert found == {
+        "events": ["own/a.jsonl", "own/b.csv"],
+        "online-retail": ["own/a.jsonl", "own/b.csv"],
+        "movielens": ["ml/movies.csv", "ml/ratings.csv"],
+        "synthetic": ["shop/catalog.parquet", *events],
+    }
