@@ -169,7 +169,9 @@ def _merge_pairs(tables: Sequence[pa.Table]) -> pa.Table:
         ]
         for f in INTERACTION_SCHEMA
     }
-    return pa.table(columns).cast(INTERACTION_SCHEMA)
+    # A grouping keeps no order, and readers of Interactions count on theirs.
+    by_pair = [("user_index", "ascending"), ("item_index", "ascending")]
+    return pa.table(columns).cast(INTERACTION_SCHEMA).sort_by(by_pair)
 
 
 def _to_arrays(table: pa.Table, *, num_users: int, num_items: int) -> Interactions:

@@ -167,6 +167,13 @@ def test_nothing_prepared_yet_says_what_to_run(workspace):
         latest(workspace)
 
 
+@pytest.mark.parametrize("splits", [("train",), ("train", "validation"), SPLITS], ids=len)
+def test_pairs_are_sorted_by_user_then_item_and_each_occurs_once(prepared, splits):
+    pairs = prepared.interactions(*splits)
+    key = pairs.user_indices.astype("int64") * pairs.num_items + pairs.item_indices
+    assert (key[1:] > key[:-1]).all()
+
+
 def test_train_and_validation_merged_equal_one_longer_period(prepared):
     """Decay composes: the merged weights are those of one period ending at the second cut."""
     merged = prepared.interactions("train", "validation")
