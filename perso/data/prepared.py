@@ -7,7 +7,7 @@ user partition) and ``rejects/``. This file reads it and decides nothing about i
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,15 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.user_indices)
+
+    def take(self, rows: NDArray[np.bool_]) -> "Interactions":
+        """The pairs where ``rows`` (shape (N,)) is true, over the same vocabularies."""
+        arrays = {
+            name: getattr(self, name)[rows]
+            for name in ("user_indices", "item_indices", "weights", "ratings", "last_at")
+        }
+        codes = {name: codes[rows] for name, codes in self.context_codes.items()}
+        return replace(self, context_codes=codes, **arrays)
 
     @property
     def has_ratings(self) -> bool:
