@@ -1,46 +1,40 @@
-"""A model against a held-out period: over all users, per segment, and for newcomers.
+"""A model against a held-out period: over all users, per segment, newcomers and new items.
 
 Every list is taken over the full catalogue, never a sample of it. Items that a user had before
 the period are neither recommended nor relevant, so that remembering a basket is worth nothing.
+Metrics of ranks are means over users; those of whole lists (coverage, Gini, popularity lift) are
+of all lists together. Nothing here depends on the clock, so equal inputs give equal reports.
 """
 
-# B users of one block, K list length
+# B users that count, K list length
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from perso.data.groups import UserGroups
 from perso.data.prepared import Interactions
-from perso.evaluation.metrics import (
-    Relevant,
-    average_precision_at_k,
-    catalog_coverage,
-    ndcg_at_k,
-    recall_at_k,
-    reciprocal_rank_at_k,
-    rmse,
-)
-from perso.models.factors import FactorModel
-from perso.models.protocol import Recommender, UserBatch
-from perso.models.seen import SeenItems
-from perso.models.top_k import top_k
+from perso.evaluation.bootstrap import bootstrap_intervals
+from perso.evaluation.categories import ItemCategories
+from perso.evaluation.fairness import MIN_USERS, fairness_gaps
+from perso.evaluation.hits import find_hits, ranking_metrics
+from perso.evaluation.list_quality import list_quality
+from perso.evaluation.lists import Profiles, recommend
+from perso.evaluation.measured_users import MeasuredUsers
+from perso.evaluation.prediction_error import prediction_errors
+from perso.models.protocol import Recommender
 
 NEWCOMERS: Final = "(newcomers)"
 """The slice of users without an interaction before the period; no part of the overall figures."""
+NEW_ITEMS: Final = "(new items)"
+"""The slice of users of the overall figures with a relevant item that nobody had before the
+period; only such items are relevant in it."""
 NO_SEGMENT: Final = "(no segment)"
-
-_METRICS: Final[dict[str, Callable[..., NDArray[np.float64]]]] = {
-    "recall": recall_at_k,
-    "ndcg": ndcg_at_k,
-    "map": average_precision_at_k,
-    "mrr": reciprocal_rank_at_k,
-}
-_PAIRS_AT_ONCE: Final = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +42,23 @@ class EvaluationReport:
     """Means over users, named like ``recall@20``; ``nan`` where there was no user to measure."""
 
     overall: Mapping[str, float]
-    """Over users with an earlier interaction; with ``coverage@k``, and ``rmse`` where the model
-    predicts ratings and the period has some."""
+    """Over users with an earlier interaction: ``recall``, ``ndcg``, ``map``, ``mrr``,
+    ``precision``, ``hit_rate`` and ``coverage``, ``gini``, ``novelty``, ``serendipity``,
+    ``popularity_lift`` at each list length; with categories ``intra_list_diversity`` and
+    ``calibration``; ``rmse`` and ``mae`` where the model predicts what the period holds."""
     per_segment: Mapping[str, Mapping[str, float]]
-    """The ranking metrics of each segment, of users without one, and of newcomers."""
+    """The ranking metrics of each segment, of users without one, of new items and newcomers."""
     num_users: int
     """Users behind ``overall``."""
     num_users_by_segment: Mapping[str, int]
     """Users behind each entry of ``per_segment``."""
     num_ratings: int
-    """Held-out ratings behind ``rmse``."""
+    """Held-out ratings or weights behind ``rmse`` and ``mae``."""
+    fairness_gap: Mapping[str, float] = field(default_factory=dict)
+    """Per ranking metric, the best served segment less the worst served; of segments with enough
+    users, empty with fewer than two of them."""
+    confidence: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Per overall ranking metric, the ends of a 95 % interval; empty if none were asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able values, ``nan`` as None."""
@@ -67,6 +68,11 @@ class EvaluationReport:
             "num_users": self.num_users,
             "num_users_by_segment": dict(self.num_users_by_segment),
             "num_ratings": self.num_ratings,
+            "fairness_gap": _to_json(self.fairness_gap),
+            "confidence": {
+                name: [None if math.isnan(end) else end for end in ends]
+                for name, ends in self.confidence.items()
+            },
         }
 
 
@@ -77,14 +83,20 @@ def evaluate(
     held_out: Interactions,
     ks: Sequence[int] = (10, 20),
     segments: UserGroups | None = None,
+    catalog: pa.Table | None = None,
     min_rating: float = 4.0,
+    min_segment_users: int = MIN_USERS,
+    intervals: int = 0,
+    seed: int = 0,
     batch_size: int = 1024,
+    device: str = "cpu",
 ) -> EvaluationReport:
     """Measure a model on a period after its training.
 
     A user counts if a relevant item is left that was not in ``train``; an item is relevant if
-    the user touched it in the period and did not rate it below ``min_rating``. Memory: one block
-    of scores, ``batch_size`` · 8 bytes an item, and a list of the longest ``k`` per user.
+    the user touched it in the period and did not rate it below ``min_rating``. The model is asked
+    once per user, in the context of the user's first event of the period. Memory: one block of
+    scores, ``batch_size`` · 8 bytes an item, and a list of the longest ``k`` per user.
 
     Args:
         model: What to measure.
@@ -92,49 +104,70 @@ def evaluate(
         held_out: The period after it, over the same vocabularies.
         ks: List lengths.
         segments: Each user's segment as of the end of ``train``; also told to the model.
+        catalog: One row per item_index; its column ``categories`` or ``category``, if it has one,
+            gives the metrics of categories.
         min_rating: Least rating of a relevant item, where there is one.
-        batch_size: Users scored at once; changes no result.
+        min_segment_users: Users that a segment needs to count for the fairness gap.
+        intervals: Resamples behind confidence intervals; 0: none.
+        seed: Start of the resampling.
+        batch_size: Users scored at once by models without factors; changes no result.
+        device: Where products of factors are computed: ``cpu`` or a CUDA device.
 
     Raises:
-        ValueError: If a list length or the batch size is below 1, or the inputs disagree on
-            users or items.
+        ValueError: If a list length or the batch size is below 1, ``intervals`` is negative, or
+            the inputs disagree on users or items.
     """
-    _check(model, train, held_out, ks, segments, batch_size)
-    seen = SeenItems.from_interactions(train)
-    relevant_items, starts_U = _relevant(train, held_out, min_rating)
-    users = np.flatnonzero(np.diff(starts_U))
-    is_newcomer = np.diff(seen.indptr_U1)[users] == 0
-    values: dict[str, list[NDArray[np.float64]]] = {}
-    lists = [np.empty((0, max(ks)), np.int64)]
-    for start in range(0, len(users), batch_size):
-        users_B = users[start : start + batch_size]
-        scores = model.score(
-            UserBatch(user_indices=users_B, segment_names=_segment_names(segments, users_B))
-        )
-        recommended_BK, _ = top_k(scores, max(ks), seen=[seen.of(user) for user in users_B])
-        relevant = [relevant_items[starts_U[user] : starts_U[user + 1]] for user in users_B]
-        for name, value_B in _rank_metrics(recommended_BK, relevant, ks).items():
-            values.setdefault(name, []).append(value_B)
-        lists.append(recommended_BK)
-    by_metric = {
-        f"{name}@{k}": np.concatenate([np.empty(0), *values.get(f"{name}@{k}", [])])
-        for k in ks
-        for name in _METRICS
-    }
-    known_lists = np.concatenate(lists)[~is_newcomer]
-    overall = _means(by_metric, ~is_newcomer)
-    for k in ks:
-        overall[f"coverage@{k}"] = catalog_coverage(known_lists[:, :k], num_items=train.num_items)
-    error, num_ratings = _rating_error(model, train, held_out)
-    if num_ratings:
-        overall["rmse"] = error
-    slices = _slices(users, is_newcomer, segments)
+    _check(model, train, held_out, ks, segments, catalog, batch_size, intervals)
+    users = MeasuredUsers.from_interactions(train, held_out, min_rating=min_rating)
+    profiles = Profiles.of(train, users.user_indices_B)
+    lists_BK = recommend(
+        model,
+        users,
+        profiles,
+        max(ks),
+        segments=segments,
+        batch_size=batch_size,
+        device=device,
+    )
+    hits_BK = find_hits(lists_BK, users.indptr_B1, users.items_P)
+    by_metric = ranking_metrics(hits_BK, users.num_relevant_B, ks)
+    is_known_B = ~users.is_newcomer_B
+    slices = _slices(users, segments)
+    per_segment = {name: _means(by_metric, inside_B) for name, inside_B in slices.items()}
+    num_users_by_segment = {name: int(inside_B.sum()) for name, inside_B in slices.items()}
+    named = () if segments is None else [name for name in segments.names if name in slices]
+    gaps = fairness_gaps(
+        {name: per_segment[name] for name in named},
+        num_users_by_segment,
+        min_users=min_segment_users,
+    )
+    new_indptr_B1, new_items_P = users.only_new_items()
+    num_new_B = np.diff(new_indptr_B1)
+    asks_new_B = is_known_B & (num_new_B > 0)
+    if asks_new_B.any():
+        new_hits_BK = find_hits(lists_BK, new_indptr_B1, new_items_P)
+        per_segment[NEW_ITEMS] = _means(ranking_metrics(new_hits_BK, num_new_B, ks), asks_new_B)
+        num_users_by_segment[NEW_ITEMS] = int(asks_new_B.sum())
+    overall = _means(by_metric, is_known_B)
+    overall |= list_quality(
+        lists_BK,
+        hits_BK,
+        ks,
+        train=train,
+        profiles=profiles,
+        inside_B=is_known_B,
+        categories=None if catalog is None else ItemCategories.from_catalog(catalog),
+    )
+    errors, num_ratings = prediction_errors(model, train, held_out)
+    overall |= errors
     return EvaluationReport(
         overall=overall,
-        per_segment={name: _means(by_metric, inside) for name, inside in slices.items()},
-        num_users=int((~is_newcomer).sum()),
-        num_users_by_segment={name: int(inside.sum()) for name, inside in slices.items()},
+        per_segment=per_segment,
+        num_users=int(is_known_B.sum()),
+        num_users_by_segment=num_users_by_segment,
         num_ratings=num_ratings,
+        fairness_gap=gaps,
+        confidence=_confidence(by_metric, is_known_B, intervals, seed) if intervals else {},
     )
 
 
@@ -144,104 +177,64 @@ def _check(
     held_out: Interactions,
     ks: Sequence[int],
     segments: UserGroups | None,
+    catalog: pa.Table | None,
     batch_size: int,
+    intervals: int,
 ) -> None:
     if not ks or min(ks) < 1:
         raise ValueError(f"ks is {tuple(ks)}; give list lengths of 1 or more")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give 1 or more")
+    if intervals < 0:
+        raise ValueError(f"intervals is {intervals}; give 0 for none, or a number of resamples")
     sizes = {
         "users": {train.num_users, held_out.num_users}
         | (set() if segments is None else {len(segments.codes_U)}),
-        "items": {train.num_items, held_out.num_items, model.num_items},
+        "items": {train.num_items, held_out.num_items, model.num_items}
+        | (set() if catalog is None else {catalog.num_rows}),
     }
     for what, counts in sizes.items():
         if len(counts) > 1:
             raise ValueError(
-                f"model, train, held_out and segments disagree on the number of {what}: "
+                f"model, train, held_out, segments and catalog disagree on the number of {what}: "
                 f"{sorted(counts)}; take them from one prepared dataset"
             )
 
 
-def _relevant(
-    train: Interactions, held_out: Interactions, min_rating: float
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Relevant items of all users, user after user, and where each user's begin, shape (U + 1,)."""
-    known = np.isin(_pair_keys(held_out), _pair_keys(train))
-    kept = ~known & ~(held_out.ratings < min_rating)  # no rating: nan, not below anything
-    counts_U = np.bincount(held_out.user_indices[kept], minlength=held_out.num_users)
-    starts_U = np.concatenate([[0], counts_U.cumsum()]).astype(np.int64)
-    return held_out.item_indices[kept], starts_U
-
-
-def _pair_keys(interactions: Interactions) -> NDArray[np.int64]:
-    return interactions.user_indices.astype(np.int64) * interactions.num_items + (
-        interactions.item_indices
-    )
-
-
-def _segment_names(
-    segments: UserGroups | None, users_B: NDArray[np.int64]
-) -> tuple[str | None, ...] | None:
-    if segments is None:
-        return None
-    return tuple(segments.names[code] if code >= 0 else None for code in segments.codes_U[users_B])
-
-
-def _rank_metrics(
-    recommended_BK: NDArray[np.int64], relevant: Relevant, ks: Sequence[int]
-) -> dict[str, NDArray[np.float64]]:
-    return {
-        f"{name}@{k}": metric(recommended_BK, relevant, k=k)
-        for k in ks
-        for name, metric in _METRICS.items()
-    }
-
-
-def _slices(
-    users: NDArray[np.int64], is_newcomer: NDArray[np.bool_], segments: UserGroups | None
-) -> dict[str, NDArray[np.bool_]]:
-    """Masks over ``users``, without empty ones."""
+def _slices(users: MeasuredUsers, segments: UserGroups | None) -> dict[str, NDArray[np.bool_]]:
+    """Masks over the users, without empty ones."""
     slices: dict[str, NDArray[np.bool_]] = {}
     if segments is not None:
-        codes = np.where(is_newcomer, len(segments.names), segments.codes_U[users])
-        slices = {name: codes == code for code, name in enumerate(segments.names)}
-        slices[NO_SEGMENT] = codes == -1
-    slices[NEWCOMERS] = is_newcomer
-    return {name: inside for name, inside in slices.items() if inside.any()}
+        codes_B = np.where(
+            users.is_newcomer_B, len(segments.names), segments.codes_U[users.user_indices_B]
+        )
+        slices = {name: codes_B == code for code, name in enumerate(segments.names)}
+        slices[NO_SEGMENT] = codes_B == -1
+    slices[NEWCOMERS] = users.is_newcomer_B
+    return {name: inside_B for name, inside_B in slices.items() if inside_B.any()}
 
 
 def _means(
-    by_metric: Mapping[str, NDArray[np.float64]], inside: NDArray[np.bool_]
+    by_metric: Mapping[str, NDArray[np.float64]], inside_B: NDArray[np.bool_]
 ) -> dict[str, float]:
     return {
-        name: float(values[inside].mean()) if inside.any() else math.nan
-        for name, values in by_metric.items()
+        name: float(values_B[inside_B].mean()) if inside_B.any() else math.nan
+        for name, values_B in by_metric.items()
     }
 
 
-def _rating_error(
-    model: Recommender, train: Interactions, held_out: Interactions
-) -> tuple[float, int]:
-    """RMSE over held-out ratings of users and items that were rated in ``train``, and their number.
-
-    A model that only ranks has none: its scores are no stars.
-    """
-    if not (isinstance(model, FactorModel) and model.predicts_ratings):
-        return math.nan, 0
-    rated = ~np.isnan(train.ratings)
-    known_users = np.bincount(train.user_indices[rated], minlength=train.num_users) > 0
-    known_items = np.bincount(train.item_indices[rated], minlength=train.num_items) > 0
-    pairs = np.flatnonzero(
-        ~np.isnan(held_out.ratings)
-        & known_users[held_out.user_indices]
-        & known_items[held_out.item_indices]
-    )
-    predicted = [np.empty(0, np.float32)]
-    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-        part = pairs[start : start + _PAIRS_AT_ONCE]
-        predicted.append(model.predict(held_out.user_indices[part], held_out.item_indices[part]))
-    return rmse(np.concatenate(predicted), held_out.ratings[pairs]), len(pairs)
+def _confidence(
+    by_metric: Mapping[str, NDArray[np.float64]],
+    inside_B: NDArray[np.bool_],
+    num_resamples: int,
+    seed: int,
+) -> dict[str, tuple[float, float]]:
+    values_BM = np.stack([values_B[inside_B] for values_B in by_metric.values()], axis=1)
+    ends_M2 = bootstrap_intervals(values_BM, num_resamples=num_resamples, seed=seed)
+    return {
+        name: (float(low), float(high))
+        for name, (low, high) in zip(by_metric, ends_M2, strict=True)
+    }
 
 
 def _to_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
