@@ -1,9 +1,9 @@
 """A model as it is registered and served: one folder of data, never code.
 
 The folder holds ``manifest.json``, ``users.arrow``, ``items.arrow``, ``catalog.parquet`` and the
-folders ``factors/``, ``popularity/`` and ``seen/`` of ``.npy`` arrays and JSON. The manifest
-lists every file with size and checksum, so a damaged, mixed or foreign folder is refused instead
-of served. Arrays are memory-mapped: replicas of one node share their pages.
+folders ``model/``, ``popularity/``, ``seen/`` and ``bought_together/`` of ``.npy`` arrays and JSON.
+The manifest lists every file with size and checksum, so a damaged, mixed or foreign folder is
+refused instead of served. Arrays are memory-mapped: replicas of one node share their pages.
 """
 
 import hashlib
@@ -21,14 +21,15 @@ import pyarrow.parquet as pq
 
 from perso.data.vocabulary import Vocabulary
 from perso.errors import ArtifactError
-from perso.models.factors import FactorModel
-from perso.models.fold_in_params import FoldInParams
+from perso.models.families import load_personal_model
 from perso.models.popularity import PopularityModel
+from perso.models.protocol import PersonalModel
+from perso.models.related_items import RelatedItems
 from perso.models.seen import SeenItems
 from perso.schema import CATALOG_SCHEMA
 
 FORMAT: Final = "perso-bundle"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _MANIFEST: Final = "manifest.json"
 _CURE: Final = "promote another version or train again"
 
@@ -44,17 +45,14 @@ class Bundle:
     and the format."""
     users: Vocabulary
     items: Vocabulary
-    factors: FactorModel
+    model: PersonalModel
     popularity: PopularityModel
     catalog: pa.Table
     """CATALOG_SCHEMA, row ``i`` for item_index ``i``."""
     seen: SeenItems
     """Items that each user had when training ended."""
-
-    @property
-    def fold_in(self) -> FoldInParams:
-        """How to solve a user vector from events newer than ``trained_until``."""
-        return self.factors.fold_in
+    bought_together: RelatedItems
+    """What lay in one basket with each item."""
 
 
 def save_bundle(
@@ -62,10 +60,11 @@ def save_bundle(
     *,
     users: Vocabulary,
     items: Vocabulary,
-    factors: FactorModel,
+    model: PersonalModel,
     popularity: PopularityModel,
     catalog: pa.Table,
     seen: SeenItems,
+    bought_together: RelatedItems,
     data_key: str,
     spec: Mapping[str, Any],
     metrics: Mapping[str, Any],
@@ -76,12 +75,13 @@ def save_bundle(
 
     Args:
         folder: Must not exist yet; its parents are made.
-        users: Ids of the rows of the user factors.
-        items: Ids of the rows of the item factors.
-        factors: The trained model.
+        users: Ids of the model's users.
+        items: Ids of the model's items.
+        model: The trained model.
         popularity: The fallback.
         catalog: CATALOG_SCHEMA, one row per item_index.
         seen: Items per user_index.
+        bought_together: Items per item_index.
         data_key: Key of the prepared dataset.
         spec: The resolved configuration.
         metrics: The report of the final test; JSON-able.
@@ -97,7 +97,7 @@ def save_bundle(
     """
     if folder.exists():
         raise ArtifactError(f"{folder} exists; give the bundle a new folder")
-    _check_sizes(users, items, factors, popularity, catalog, seen)
+    _check_sizes(users, items, model, popularity, catalog, seen, bought_together)
     stamps = {
         name: _to_utc(name, instant)
         for name, instant in (("created_at", created_at), ("trained_until", trained_until))
@@ -106,9 +106,10 @@ def save_bundle(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for part, save in (
-            ("factors", factors.save),
+            ("model", model.save),
             ("popularity", popularity.save),
             ("seen", seen.save),
+            ("bought_together", bought_together.save),
         ):
             (partial / part).mkdir(parents=True)
             save(partial / part)
@@ -158,19 +159,21 @@ def load_bundle(folder: Path, *, verify: bool = False) -> Bundle:
         manifest=manifest,
         users=Vocabulary.load(folder / "users.arrow"),
         items=Vocabulary.load(folder / "items.arrow"),
-        factors=_load_part(FactorModel.load, folder / "factors"),
+        model=_load_part(load_personal_model, folder / "model"),
         popularity=_load_part(PopularityModel.load, folder / "popularity"),
         catalog=_load_part(_read_catalog, folder / "catalog.parquet"),
         seen=_load_part(SeenItems.load, folder / "seen"),
+        bought_together=_load_part(RelatedItems.load, folder / "bought_together"),
     )
     try:
         _check_sizes(
             bundle.users,
             bundle.items,
-            bundle.factors,
+            bundle.model,
             bundle.popularity,
             bundle.catalog,
             bundle.seen,
+            bundle.bought_together,
         )
     except ValueError as error:
         raise ArtifactError(f"bundle {folder} does not fit together: {error}; {_CURE}") from error
@@ -180,22 +183,24 @@ def load_bundle(folder: Path, *, verify: bool = False) -> Bundle:
 def _check_sizes(
     users: Vocabulary,
     items: Vocabulary,
-    factors: FactorModel,
+    model: PersonalModel,
     popularity: PopularityModel,
     catalog: pa.Table,
     seen: SeenItems,
+    bought_together: RelatedItems,
 ) -> None:
     counts = {
         "users": {
             "users": len(users),
-            "factors": factors.num_users,
+            "model": model.num_users,
             "seen": seen.num_users,
         },
         "items": {
             "items": len(items),
-            "factors": factors.num_items,
+            "model": model.num_items,
             "popularity": popularity.num_items,
             "catalog": len(catalog),
+            "bought_together": bought_together.num_items,
         },
     }
     for what, by_part in counts.items():

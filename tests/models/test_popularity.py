@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,9 @@ from hypothesis import strategies as st
 
 from perso.data.groups import UserGroups
 from perso.models.popularity import MAX_SLICES, PopularityModel, fit_popularity
+from perso.models.popularity_config import PopularityConfig
 from perso.models.protocol import UserBatch
+from perso.spec import parse_spec
 
 
 def test_scores_are_shares_of_the_weights(build):
@@ -97,9 +101,131 @@ def test_names_in_any_script_survive_saving(build, tmp_path):
     assert PopularityModel.load(tmp_path).slice_scores("region", "Zürich 東").tolist() == [1.0]
 
 
+@pytest.fixture
+def by_context(build):
+    """Item 0 sells on the desk, item 1 on the phone and at night, item 2 to segment b."""
+    world = build(
+        [(0, 0), (1, 1), (2, 2)],
+        num_users=4,
+        num_items=4,
+        weights=[1, 2, 4],
+        context={"device": ["desk", "phone", None], "hour/of day": ["noon", "night", "noon"]},
+    )
+    return fit_popularity(world, UserGroups.from_names([None, None, "b", None]), smoothing=0)
+
+
+def test_segment_goes_before_context_and_context_before_the_whole_shop(by_context):
+    users = UserBatch(
+        user_indices=np.array([0, 1, -1, -1, 2, -1]),
+        segment_names=("b", "zzz", None, None, None, None),
+        context={
+            "device": ["phone", "phone", "desk", "tv", None, "desk"],
+            "hour/of day": ["noon", None, "night", "dawn", None, "noon"],
+            "mood": ["good"] * 6,
+        },
+    )
+    expected = [
+        [0, 0, 1, 0],  # the segment
+        [0, 1, 0, 0],  # an unknown segment: the phone
+        [0.5, 0.5, 0, 0],  # the mean of desk and night
+        [1 / 7, 2 / 7, 4 / 7, 0],  # nothing known
+        [1 / 7, 2 / 7, 4 / 7, 0],
+        [(1 + 1 / 5) / 2, 0, 4 / 5 / 2, 0],  # the mean of desk and noon
+    ]
+    np.testing.assert_allclose(by_context.score(users), expected, rtol=1e-6)
+    without_segments = dataclasses.replace(users, segment_names=None)
+    np.testing.assert_allclose(by_context.score(without_segments)[0], [0.1, 0.5, 0.4, 0], rtol=1e-6)
+    assert by_context.context_scores({"device": "tv", "hour/of day": None}) is None
+
+
+def test_each_context_has_one_voice_however_its_scores_are_scaled():
+    rows = {"device": [2, 6, 0], "region": [0, 1, 1], "daypart": [0, 0, 0]}
+    model = PopularityModel(
+        global_scores_I=np.full(3, 1 / 3, np.float32),
+        slices={kind: (("x",), np.array([row], np.float32)) for kind, row in rows.items()},
+    )
+    mean_I = model.context_scores(dict.fromkeys(rows, "x"))
+    np.testing.assert_allclose(mean_I, [0.125, 0.625, 0.25], rtol=1e-6)
+
+
+def test_groups_by_segment_win_over_a_context_column_of_that_name(build):
+    world = build([(0, 0), (1, 1)], num_users=2, num_items=2, context={"segment": ["x", "y"]})
+    assert fit_popularity(world).slices["segment"][0] == ("x", "y")
+    assert fit_popularity(world, UserGroups.from_names(["a", "b"])).slices["segment"][0] == (
+        "a",
+        "b",
+    )
+
+
+def test_a_category_has_its_items_shares_of_the_demand_for_them(build):
+    world = build([(0, 0), (0, 1), (0, 3)], num_users=1, num_items=4, weights=[1, 3, 4])
+    model = fit_popularity(world)
+    within = model.category_scores(np.array([True, True, True, False]))
+    np.testing.assert_allclose(within, [0.25, 0.75, 0, 0], rtol=1e-6)
+    assert within.dtype == np.float32
+    assert not model.category_scores(np.array([False, False, True, False])).any()
+    with pytest.raises(ValueError, match=r"inside_I has shape \(3,\), the model 4 items"):
+        model.category_scores(np.ones(3, np.bool_))
+
+
+def aged(build, ages_in_days, **context):
+    """A pair of weight 1 per age, item by item."""
+    pairs = [(0, item) for item in range(len(ages_in_days))]
+    world = build(pairs, num_users=1, num_items=len(pairs), context=context)
+    last_at = np.array([(100 - age) * 86_400_000_000 for age in ages_in_days], np.int64)
+    return dataclasses.replace(world, last_at=last_at)
+
+
+def test_a_half_life_halves_the_weight_of_what_is_so_old(build):
+    world = aged(build, [0, 7, 14], device=["phone", "desk", "desk"])
+    model = fit_popularity(world, half_life_days=7, smoothing=0)
+    np.testing.assert_allclose(model.global_scores_I, [4 / 7, 2 / 7, 1 / 7], rtol=1e-6)
+    np.testing.assert_allclose(model.slice_scores("device", "desk"), [0, 2 / 3, 1 / 3], rtol=1e-6)
+    even = fit_popularity(world, smoothing=0)
+    np.testing.assert_allclose(even.global_scores_I, [1 / 3] * 3, rtol=1e-6)
+
+
+@given(shift=st.integers(-1000, 1000), half_life=st.floats(0.5, 500))
+def test_only_ages_count_not_the_date(build, shift, half_life):
+    world = aged(build, [0, 3, 10, 50])
+    moved = dataclasses.replace(world, last_at=world.last_at + shift * 86_400_000_000)
+    one, other = (fit_popularity(w, half_life_days=half_life) for w in (world, moved))
+    np.testing.assert_allclose(one.global_scores_I, other.global_scores_I, rtol=1e-6)
+    assert (np.diff(one.global_scores_I) < 0).all()
+
+
+def test_context_columns_of_any_name_survive_saving(by_context, tmp_path):
+    by_context.save(tmp_path)
+    loaded = PopularityModel.load(tmp_path)
+    assert loaded.slices.keys() == {"device", "hour/of day", "segment"}
+    for kind, (names, scores_SI) in by_context.slices.items():
+        assert loaded.slices[kind][0] == names
+        np.testing.assert_array_equal(loaded.slices[kind][1], scores_SI)
+
+
+def test_scores_that_do_not_fit_are_refused(by_context):
+    names, scores_SI = by_context.slices["device"]
+    with pytest.raises(ValueError, match=r"by device have shape \(2, 3\), .* ask for \(2, 4\)"):
+        dataclasses.replace(by_context, slices={"device": (names, scores_SI[:, :3])})
+
+
+def test_a_config_can_be_read_from_a_spec():
+    config = parse_spec(PopularityConfig, {"family": "popularity", "half_life_days": 30})
+    assert config == PopularityConfig(half_life_days=30)
+    for wrong, message in (
+        ({"family": "als"}, "family is 'als'"),
+        ({"smoothing": float("inf")}, "smoothing is inf; give 0 or more"),
+        ({"half_life_days": 0.0}, r"half_life_days is 0\.0; give a number above 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PopularityConfig(**wrong)
+
+
 def test_wrong_arguments_are_named(build):
     world = build([(0, 0)], num_users=1, num_items=1)
     with pytest.raises(ValueError, match=r"smoothing is -1"):
         fit_popularity(world, smoothing=-1)
+    with pytest.raises(ValueError, match="half_life_days is -3"):
+        fit_popularity(world, half_life_days=-3)
     with pytest.raises(ValueError, match="segments cover 2 users, interactions 1"):
         fit_popularity(world, UserGroups.from_names(["a", "b"]))

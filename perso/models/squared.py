@@ -1,7 +1,7 @@
-"""Training on stars: the rating of a pair from its user, its item and their biases.
+"""Training on numbers: the stars, or the weight, of a pair from its user, its item and biases.
 
 The objective is the mean squared error of ``global bias + user bias + item bias + user factor ·
-item factor`` over the pairs that carry a rating, plus ``l2`` times the squared norms of a pair's
+item factor`` over the pairs that carry a number, plus ``l2`` times the squared norms of a pair's
 parameters. Every rating counts once, whatever the weight of its events: RMSE counts it so too.
 
 Cost: 12 · D multiplications a rating and epoch, 4 · D bytes a user and item and 20 a rating of
@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from perso.data.prepared import Interactions
-from perso.models.adagrad import AdagradTable
 from perso.models.factors import FactorModel
-from perso.models.fold_in_params import MIN_PRIOR, FoldInParams
+from perso.models.newton_encoder import MIN_PRIOR, NewtonEncoder
+from perso.models.request_features import RequestFeatures
 from perso.models.sgd_config import SgdConfig
+from perso.models.tables import Table, make_table
 
 
 class Gradients(NamedTuple):
@@ -36,7 +37,7 @@ class Gradients(NamedTuple):
     item_bias_C: torch.Tensor
 
 
-def rating_gradients(
+def squared_gradients(
     user_BD: torch.Tensor,
     item_CD: torch.Tensor,
     user_bias_B: torch.Tensor,
@@ -74,7 +75,7 @@ def rating_gradients(
     )
 
 
-def fit_rating(
+def fit_squared(
     interactions: Interactions,
     config: SgdConfig,
     *,
@@ -82,22 +83,24 @@ def fit_rating(
     on_epoch: Callable[[int, float], None],
 ) -> FactorModel:
     """Factors trained on ratings; see :func:`perso.models.sgd.fit_sgd`."""
-    rated = ~np.isnan(interactions.ratings)
+    by_rating = config.target == "ratings"
+    targets = interactions.ratings if by_rating else interactions.weights
+    rated = ~np.isnan(targets)
     if not rated.any():
         raise ValueError(
             f"none of {len(interactions)} interactions carries a rating; "
-            "train with loss 'softmax', which needs none"
+            "train with loss 'softmax', which needs none, or with target 'weights'"
         )
     user_P = torch.from_numpy(interactions.user_indices[rated]).to(device)
     item_P = torch.from_numpy(interactions.item_indices[rated]).to(device)
-    ratings = interactions.ratings[rated]
+    ratings = targets[rated]
     mean = float(ratings.mean(dtype=np.float64))
     target_P = torch.from_numpy(ratings - np.float32(mean)).to(device)
     num_users, num_items = interactions.num_users, interactions.num_items
     generator = torch.Generator().manual_seed(config.seed)
 
-    def table(values: torch.Tensor) -> AdagradTable:
-        return AdagradTable(values.to(device), learning_rate=config.learning_rate)
+    def table(values: torch.Tensor) -> Table:
+        return make_table(values.to(device), config.optimizer, learning_rate=config.learning_rate)
 
     users = table(torch.randn(num_users, config.num_factors, generator=generator) * 0.1)
     items = table(torch.randn(num_items, config.num_factors, generator=generator) * 0.1)
@@ -108,7 +111,7 @@ def fit_rating(
         for picked in shuffled.split(config.batch_size):
             users_B, row_P = torch.unique(user_P[picked].long(), return_inverse=True)
             items_C, column_P = torch.unique(item_P[picked].long(), return_inverse=True)
-            step = rating_gradients(
+            step = squared_gradients(
                 users.values[users_B],
                 items.values[items_C],
                 user_bias.values[users_B],
@@ -130,8 +133,8 @@ def fit_rating(
     user_UD = users.values.cpu().numpy() * (count_U > 0)[:, None].astype(np.float32)
     item_ID = items.values.cpu().numpy() * (count_I > 0)[:, None].astype(np.float32)
     shares_I = count_I / count_I.sum()
-    fold_in = FoldInParams(
-        loss="rating",
+    encoder = NewtonEncoder(
+        loss="squared",
         weight_unit=float(interactions.weights.mean(dtype=np.float64)),
         # Twice the penalty of an average user's ratings: C is an average as well. On planted
         # ratings RMSE .906 folded in from nothing, .904 trained, .902 by each user's own ridge.
@@ -148,5 +151,7 @@ def fit_rating(
         item_factors_ID=item_ID,
         item_bias_I=item_bias.values.cpu().numpy(),
         global_bias=mean,
-        fold_in=fold_in,
+        encoder=encoder,
+        request_features=RequestFeatures(num_factors=config.num_factors),
+        predicts=config.target,
     )
