@@ -1,5 +1,6 @@
 """The command line. Heavy libraries are imported inside commands, so that ``--help`` is instant."""
 
+import json
 import logging
 import os
 import sys
@@ -40,8 +41,13 @@ Address = Annotated[
 ]
 Spec = Annotated[
     Path | None,
-    typer.Option(help="YAML job file with the sections prepare, segments and search."),
+    typer.Option(help="YAML job file: prepare, segments, search, model, evaluate."),
 ]
+FixedSplitFile = Annotated[
+    Path | None,
+    typer.Option(help="Table that says which rows are train and test, as in `perso evaluate`."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 Source = Annotated[
     str | None,
     typer.Option(help="Layout of the input: synthetic, events, online-retail or movielens."),
@@ -118,18 +124,66 @@ def segments_run(
 
 @app.command()
 def tune(
-    spec: Annotated[Path, typer.Option(help="YAML job file; its search section is the grid.")],
+    spec: Annotated[Path, typer.Option(help="YAML job file; its search section is tried.")],
+    fixed_split: FixedSplitFile = None,
+    json_output: Json = False,
     root: Root = None,
     address: Address = None,
 ) -> None:
-    """Search the grid of a job file, test the winner, promote it if it beats popularity."""
+    """Search the grids of a job file, test the winner, promote it if it beats popularity.
+
+    With --fixed-split the table replaces the prepared data: validation is cut from its train rows,
+    the winner is tested once on its test rows, and nothing is registered or promoted.
+    """
     job = _job(spec)
     from perso.distributed.cluster import connect
-    from tune_jobs.grid_search import run
-    from tune_jobs.report import print_report
+    from tune_jobs.report import print_fixed_report, print_report
 
+    if fixed_split is None:
+        if json_output:
+            raise InputError("--json tells a search on --fixed-split; without one, see MLflow")
+        from tune_jobs.grid_search import run
+
+        connect(address)
+        print_report(run(job, Workspace.open(root)))
+        return
+    from perso.data.fixed_split import read_fixed_split
+    from perso.distributed.fixed_search import search_fixed_split
+
+    split = read_fixed_split(fixed_split)
     connect(address)
-    print_report(run(job, Workspace.open(root)))
+    result = search_fixed_split(job.search, split, Workspace.open(root))
+    if json_output:
+        print(json.dumps(result.to_dict(), indent=1))
+    else:
+        print_fixed_report(result)
+
+
+@app.command()
+def evaluate(
+    fixed_split: Annotated[
+        Path,
+        typer.Option(
+            help="Parquet or CSV table: user, item, split (train or test), and optionally rating, "
+            "timestamp, context_*, user_*, item_*."
+        ),
+    ],
+    spec: Annotated[Path, typer.Option(help="YAML job file; its model section is trained.")],
+    json_output: Json = False,
+) -> None:
+    """Train one model on a table's train rows and test it on its test rows; needs no cluster."""
+    job = _job(spec)
+    from tune_jobs.evaluate import run
+    from tune_jobs.report import print_evaluation
+
+    try:
+        result = run(job.model, job.evaluate, fixed_split)
+    except ValueError as error:  # the family cannot learn from this table
+        raise InputError(f"{fixed_split}: {error}") from error
+    if json_output:
+        print(json.dumps(result, indent=1))
+    else:
+        print_evaluation(result)
 
 
 @app.command()

@@ -91,6 +91,9 @@ class Refuse:
             raise ImportError(f"{name} was imported")
 
 def audit(event, args):
+    # Numba keeps machine code where Python keeps bytecode.
+    if event in {"os.mkdir", "open"} and "__pycache__" in str(args[0]).split(os.sep):
+        return
     if event in {"os.mkdir", "socket.connect", "socket.bind", "subprocess.Popen"}:
         raise RuntimeError(f"importing did {event} {args}")
     if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):

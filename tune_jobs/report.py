@@ -1,14 +1,17 @@
 """A finished search as tables on a terminal: the trials, then popularity against the winner."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from perso.distributed.fixed_search import FixedSearchResult
 from perso.distributed.tuning import SearchResult
 from perso.evaluation.report import EvaluationReport
-from perso.tuning import Trial
+from perso.tuning.trial import Trial
 
 
 def print_report(result: SearchResult, *, console: Console | None = None) -> None:
@@ -19,32 +22,68 @@ def print_report(result: SearchResult, *, console: Console | None = None) -> Non
     console.print(f"version {result.version.version}: {result.reason}", highlight=False)
 
 
-def trials_table(result: SearchResult) -> Table:
+def print_fixed_report(result: FixedSearchResult, *, console: Console | None = None) -> None:
+    """Print the trials and the winner's test beside popularity's."""
+    console = console or Console()
+    console.print(trials_table(result))
+    popularity, model = result.finalist.baseline.report, result.finalist.model_report
+    table = _table("winner on the test rows")
+    for column in ("metric", "popularity", "winner"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name, value in model.overall.items():
+        table.add_row(name, _number(popularity.overall.get(name)), _number(value))
+    console.print(table)
+
+
+def print_evaluation(result: dict[str, Any], *, console: Console | None = None) -> None:
+    """Print one model's metrics and what they cost."""
+    console = console or Console()
+    table = _table(f"{result['spec']['model']['family']} on {Path(result['file']['path']).name}")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in result["metrics"]["overall"].items():
+        table.add_row(name, _number(value))
+    console.print(table)
+    cost = result["cost"]
+    console.print(
+        f"{result['metrics']['num_users']} users; trained in {cost['train_cpu_s']:.1f} CPU s "
+        f"({cost['train_wall_s']:.1f} s), {cost['users_per_s']:.0f} users/s measured, "
+        f"peak {cost['peak_memory_mib']:.0f} MiB",
+        highlight=False,
+    )
+
+
+def trials_table(result: SearchResult | FixedSearchResult) -> Table:
     """Every trial on the validation period, best first, failed ones last."""
     objective = result.spec.objective
     names = [objective, f"recall@{max(result.spec.k)}", "rmse"]
     shown = [n for n in dict.fromkeys(names) if any(n in t.metrics for t in result.trials)]
     table = _table("trials on the validation period")
-    for name in (*result.spec.grid, *shown, "seconds"):
+    table.add_column("family")
+    table.add_column("settings")
+    for name in (*shown, "seconds"):
         table.add_column(name, justify="right")
+    sign = 1 if result.spec.minimizes else -1
 
     def worst_last(trial: Trial) -> tuple[bool, float]:
-        return trial.error is not None, -trial.metrics.get(objective, 0.0)
+        return trial.error is not None, sign * trial.metrics.get(objective, 0.0)
 
     for trial in sorted(result.trials, key=worst_last):
-        values = [_number(trial.metrics.get(name)) for name in shown]
-        if trial.error is not None:
-            values = [f"failed: {trial.error}", *([""] * (len(shown) - 1))]
+        settings = " ".join(f"{n}={v}" for n, v in trial.settings.items() if n != "family")
+        failure = "" if trial.error is None else f"failed: {trial.error}"
         table.add_row(
-            *(str(setting) for setting in trial.settings.values()),
-            *values,
+            trial.settings["family"],
+            "\n".join(filter(None, (settings, failure))),
+            *(_number(trial.metrics.get(name)) for name in shown),
             f"{trial.train_s + trial.evaluate_s:.1f}",
             style="bold" if trial == result.winner else None,
         )
+    if isinstance(result, FixedSearchResult):
+        return table
     popularity = result.validation_baseline.report.overall
     table.add_row(
         result.validation_baseline.name,
-        *([""] * (len(result.spec.grid) - 1)),
+        "",
         *(_number(popularity.get(name)) for name in shown),
         "",
         style="dim",
@@ -55,7 +94,7 @@ def trials_table(result: SearchResult) -> Table:
 def comparison_table(result: SearchResult) -> Table:
     """Popularity and the tuned model on the test period, over all users and per segment."""
     k = max(result.spec.k)
-    metrics = list(dict.fromkeys([f"recall@{k}", f"ndcg@{k}", result.spec.objective]))
+    metrics = list(dict.fromkeys([f"recall@{k}", f"ndcg@{k}", result.spec.gate]))
     table = _table(f"{result.test_baseline.name} vs tuned model on the test period")
     table.add_column("segment", no_wrap=True)
     table.add_column("users", justify="right", no_wrap=True)

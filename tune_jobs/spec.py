@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 
 from perso.data.interactions import PrepareSpec
+from perso.models.families import ModelConfig
+from perso.models.sgd_config import SgdConfig
 from perso.segments.rfm import RfmSpec
-from perso.tuning import SearchSpec
+from perso.tuning.spec import SearchSpec
+from tune_jobs.evaluate import EvaluateSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,3 +20,7 @@ class JobSpec:
     """Customer segments."""
     search: SearchSpec = field(default_factory=SearchSpec)
     """The grid, what every trial is measured by and what decides."""
+    model: ModelConfig = field(default_factory=SgdConfig)
+    """One model, for `perso evaluate`."""
+    evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+    """How `perso evaluate` measures it."""

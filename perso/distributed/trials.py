@@ -18,11 +18,12 @@ from typing import Any
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 
-from perso.data.groups import UserGroups
 from perso.data.prepared import Interactions
+from perso.models.side_data import SideData
 from perso.registry import Registry
 from perso.spec import spec_to_dict
-from perso.tuning import SearchSpec, Trial, run_trial
+from perso.tuning.spec import SearchSpec
+from perso.tuning.trial import Trial, run_trial
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def run_trials(
     spec: SearchSpec,
     train: Interactions,
     validation: Interactions,
-    segments: UserGroups | None,
+    side: SideData,
     *,
     registry: Registry,
     parent_run_id: str,
@@ -49,7 +50,7 @@ def run_trials(
     points = spec.points()
     log = _RunLog(spec, registry=registry, parent_run_id=parent_run_id, num_trials=len(points))
     trainable = tune.with_parameters(
-        _TrialWorker, spec=spec, train=train, validation=validation, segments=segments
+        _TrialWorker, spec=spec, train=train, validation=validation, side=side
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources(spec)),
@@ -80,9 +81,9 @@ class _TrialWorker(tune.Trainable):  # type: ignore[misc]
         spec: SearchSpec,
         train: Interactions,
         validation: Interactions,
-        segments: UserGroups | None,
+        side: SideData,
     ) -> None:
-        self._run = partial(run_trial, spec, train=train, validation=validation, segments=segments)
+        self._run = partial(run_trial, spec, train=train, validation=validation, side=side)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, int]) -> bool:
@@ -102,6 +103,7 @@ class _RunLog(tune.Callback):  # type: ignore[misc]
         self.trials: dict[int, Trial] = {}
         self._spec = spec
         self._configs = spec.points()
+        self._settings = spec.settings()
         self._registry = registry
         self._parent_run_id = parent_run_id
         self._num_trials = num_trials
@@ -111,10 +113,9 @@ class _RunLog(tune.Callback):  # type: ignore[misc]
         number = trial.config["number"]
         if number in self._run_ids:  # a lost worker's second try
             return
-        config = self._configs[number]
-        settings = self._spec.varied(config)
+        params = flat(spec_to_dict(self._configs[number]))
         self._run_ids[number] = self._registry.open_run(
-            in_words(settings), parent_run_id=self._parent_run_id, params=spec_to_dict(config)
+            in_words(self._settings[number]), parent_run_id=self._parent_run_id, params=params
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -124,8 +125,7 @@ class _RunLog(tune.Callback):  # type: ignore[misc]
         number = trial.config["number"]
         told = str(trial.get_error() or "").strip().splitlines()
         error = told[-1] if told else "its worker died"
-        settings = self._spec.varied(self._configs[number])
-        self._record(Trial(number=number, settings=settings, error=error))
+        self._record(Trial(number=number, settings=self._settings[number], error=error))
 
     def _record(self, trial: Trial) -> None:
         self.trials[trial.number] = trial
@@ -162,6 +162,20 @@ def by_segment(per_segment: Mapping[str, Mapping[str, float]]) -> dict[str, floa
     }
 
 
+def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """MLflow's params are one level deep: ``learned.num_factors``, ``grids.0.family``."""
+    levels: dict[str, Any] = {}
+    for name, value in spec.items():
+        is_list = isinstance(value, list | tuple) and any(isinstance(v, dict) for v in value)
+        nested = {str(n): v for n, v in enumerate(value)} if is_list else value
+        if isinstance(nested, dict):
+            levels |= {f"{name}.{inner}": v for inner, v in flat(nested).items()}
+        else:
+            levels[name] = value
+    return levels
+
+
 def in_words(settings: Mapping[str, Any]) -> str:
-    """The settings of a point as one line for people: ``num_factors=32 l2=0.1``."""
-    return " ".join(f"{name}={value}" for name, value in settings.items())
+    """The settings of a point as one line for people: ``sgd num_factors=32 l2=0.1``."""
+    words = [str(v) if name == "family" else f"{name}={v}" for name, v in settings.items()]
+    return " ".join(words)

@@ -10,30 +10,21 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import ray
 
 from perso.data.groups import UserGroups
-from perso.data.prepared import Interactions, PreparedData
-from perso.distributed.cluster import own_errors
-from perso.distributed.trials import by_segment, in_words, resources, run_trials
+from perso.data.prepared import PreparedData
+from perso.distributed.finalist import log_finalist, train_on_cluster
+from perso.distributed.trials import flat, in_words, run_trials
 from perso.errors import InputError
 from perso.evaluation.report import EvaluationReport
 from perso.models.popularity import fit_popularity
+from perso.models.side_data import SideData
 from perso.registry import ModelVersion, Registry, git_commit
 from perso.spec import spec_hash, spec_to_dict
-from perso.tuning import (
-    Baseline,
-    Finalist,
-    SearchSpec,
-    Trial,
-    best_trial,
-    judge,
-    measure_popularity,
-    save_finalist,
-    train_finalist,
-)
+from perso.tuning.finalist import save_finalist
+from perso.tuning.spec import SearchSpec
+from perso.tuning.trial import Trial, best_trial
+from perso.tuning.verdict import Baseline, judge, measure_popularity
 from perso.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -97,35 +88,38 @@ def run_search(
                 f"the {name} period of dataset {data.key} has no interactions; "
                 "prepare more data or change its split"
             )
+    catalog = data.catalog()
+    before_validation = SideData(segments=validation_segments, item_features=catalog)
+    before_test = SideData(segments=test_segments, item_features=catalog)
     registry = Registry(workspace)
     lineage = _lineage(data)
-    run_id = registry.open_run(spec.name, params=_flat(spec_to_dict(spec)), tags=lineage)
+    run_id = registry.open_run(spec.name, params=flat(spec_to_dict(spec)), tags=lineage)
     try:
         trials = run_trials(
             spec,
             train,
             validation,
-            validation_segments,
+            before_validation,
             registry=registry,
             parent_run_id=run_id,
             storage=workspace.searches,
         )
-        winner = best_trial(trials, spec.objective)
+        winner = best_trial(trials, spec)
         logger.info("search: %s wins", in_words(winner.settings))
-        finalist = _train_finalist(spec, winner.number, known, test, test_segments)
+        finalist = train_on_cluster(spec, winner.number, known, test, before_test)
         validation_baseline = measure_popularity(
             fit_popularity(train, validation_segments),
             spec,
             known=train,
             held_out=validation,
-            segments=validation_segments,
+            side=before_validation,
         )
         verdict = judge(
-            spec.objective,
+            spec.gate,
             model=finalist.model_report.overall,
             baseline=finalist.baseline,
         )
-        _log_finalist(registry, run_id, finalist)
+        log_finalist(registry, run_id, finalist)
         building = workspace.bundles / run_id
         save_finalist(
             finalist,
@@ -166,46 +160,8 @@ def run_search(
     )
 
 
-def _train_finalist(
-    spec: SearchSpec,
-    number: int,
-    known: Interactions,
-    test: Interactions,
-    segments: UserGroups | None,
-) -> Finalist:
-    """The final training as one task with a trial's share of the cluster (its GPU, if any)."""
-    share = resources(spec)
-    task = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"])(train_finalist)
-    with own_errors():
-        finalist: Finalist = ray.get(
-            task.remote(spec, number, known=known, held_out=test, segments=segments)
-        )
-    return finalist
-
-
-def _log_finalist(registry: Registry, run_id: str, finalist: Finalist) -> None:
-    model, popularity = finalist.model_report, finalist.baseline.report
-    theirs = dict(popularity.overall) | by_segment(popularity.per_segment)
-    registry.log_metrics(
-        run_id,
-        dict(model.overall)
-        | by_segment(model.per_segment)
-        | {f"popularity/{name}": value for name, value in theirs.items()},
-        curves={"train/loss": finalist.losses},
-    )
-
-
 def _lineage(data: PreparedData) -> dict[str, str]:
     files = data.manifest["source"]["files"]
     tags = {"data_key": data.key, "data_hash": spec_hash([file["hash"] for file in files])}
     commit = git_commit(Path.cwd())
     return tags if commit is None else tags | {"git_commit": commit}
-
-
-def _flat(spec: dict[str, Any]) -> dict[str, Any]:
-    """MLflow's params are one level deep: ``grid.l2``."""
-    flat: dict[str, Any] = {}
-    for name, value in spec.items():
-        nested = value.items() if isinstance(value, dict) else None
-        flat |= {name: value} if nested is None else {f"{name}.{k}": v for k, v in nested}
-    return flat

@@ -5,7 +5,9 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 
 from perso.data.groups import UserGroups
 from perso.data.prepared import Interactions, PreparedData
@@ -13,18 +15,29 @@ from perso.distributed import trials as trials_module
 from perso.distributed.trials import run_trials
 from perso.distributed.tuning import run_search
 from perso.errors import InputError, SearchError
-from perso.evaluation.report import evaluate
 from perso.models.bundle import load_bundle
+from perso.models.item_knn import ItemKnnModel
+from perso.models.side_data import SideData
+from perso.online.live import LiveRecommender, Question
 from perso.registry import Registry
-from perso.tuning import SearchSpec, Verdict, run_trial
+from perso.stream.event_log import EventLog
+from perso.tuning.spec import GridSpec, SearchSpec
+from perso.tuning.trial import measure, run_trial
+from perso.tuning.verdict import Verdict
 from perso.workspace import Workspace
 
 pytestmark = pytest.mark.ray
 
 NUM_USERS, NUM_ITEMS = 40, 20
+QUICK = {"epochs": 4, "batch_size": 64}
 SPEC = SearchSpec(
-    fixed={"epochs": 4, "batch_size": 64},
-    grid={"num_factors": (4, 8), "l2": (0.03, 0.1)},
+    grids=(
+        GridSpec(fixed=QUICK, grid={"num_factors": (4, 8), "l2": (0.03, 0.1)}),
+        GridSpec(family="item_knn", grid={"num_neighbors": (5,)}),
+        GridSpec(
+            family="hybrid", fixed=QUICK | {"num_factors": 4}, grid={"feature_dropout": (0.5,)}
+        ),
+    ),
     k=(5, 10),
     objective="ndcg@5",
 )
@@ -56,8 +69,10 @@ def periods():
 
 
 @pytest.fixture(scope="module")
-def segments():
-    return UserGroups.from_names([("even", "odd")[u % 2] for u in range(NUM_USERS)])
+def side():
+    catalog = pa.table({"categories": [[("even", "odd")[i % 2]] for i in range(NUM_ITEMS)]})
+    segments = UserGroups.from_names([("even", "odd")[u % 2] for u in range(NUM_USERS)])
+    return SideData(segments=segments, item_features=catalog)
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +93,13 @@ def workspace(empty_root, tmp_path, monkeypatch):
     return Workspace(tmp_path / "root")
 
 
-def trials_of(spec, periods, segments, workspace):
+def trials_of(spec, periods, side, workspace):
     registry = Registry(workspace)
     run_id = registry.open_run("search")
     trials = run_trials(
         spec,
         *periods,
-        segments,
+        side,
         registry=registry,
         parent_run_id=run_id,
         storage=workspace.searches,
@@ -95,23 +110,43 @@ def trials_of(spec, periods, segments, workspace):
     return trials, {child.info.run_name: child for child in children}
 
 
+@pytest.fixture
+def one_thread():
+    """As a trial with one core has: how many threads add up a sum shows in its last bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def outcome(trial):
     return replace(trial, train_s=0.0, evaluate_s=0.0)
 
 
-def test_ray_runs_the_trials_that_a_plain_loop_runs(ray_cluster, periods, segments, workspace):
+def test_ray_runs_the_trials_that_a_plain_loop_runs(
+    ray_cluster, one_thread, periods, side, workspace
+):
     train, validation = periods
-    by_ray, runs = trials_of(SPEC, periods, segments, workspace)
+    by_ray, runs = trials_of(SPEC, periods, side, workspace)
     by_loop = [
-        run_trial(SPEC, n, train=train, validation=validation, segments=segments)
+        run_trial(SPEC, n, train=train, validation=validation, side=side)
         for n in range(len(SPEC.points()))
     ]
-    assert [outcome(t) for t in by_ray] == [outcome(t) for t in by_loop]
+    assert [t.error for t in by_ray] == [None] * 6
+    for ours, theirs in zip(by_ray, by_loop, strict=True):
+        assert outcome(ours) == outcome(theirs)
+    # Blind to categories and segments, the hybrid would be another model.
+    assert by_ray[5].losses != run_trial(SPEC, 5, train=train, validation=validation).losses
 
-    assert len(runs) == 4
-    run = runs["num_factors=8 l2=0.1"]
+    assert set(runs) == {
+        *(f"sgd num_factors={n} l2={l2}" for n in (4, 8) for l2 in (0.03, 0.1)),
+        "item_knn num_neighbors=5",
+        "hybrid feature_dropout=0.5",
+    }
+    run = runs["sgd num_factors=8 l2=0.1"]
     trial = by_ray[3]
     assert run.info.status == "FINISHED"
+    assert run.data.params["family"] == "sgd"
     assert run.data.params["num_factors"] == "8"
     assert run.data.params["epochs"] == "4"
     assert run.data.metrics["ndcg_at_5"] == pytest.approx(trial.metrics["ndcg@5"])
@@ -119,10 +154,11 @@ def test_ray_runs_the_trials_that_a_plain_loop_runs(ray_cluster, periods, segmen
         trial.per_segment["odd"]["recall@10"]
     )
     assert run.data.metrics["loss"] == pytest.approx(trial.losses[-1])
+    assert "loss" not in runs["item_knn num_neighbors=5"].data.metrics
 
 
 def test_a_failing_trial_and_a_dying_worker_do_not_end_the_search(
-    ray_cluster, periods, segments, workspace, monkeypatch
+    ray_cluster, periods, side, workspace, monkeypatch
 ):
     class DyingWorker(trials_module._TrialWorker):  # local, so Ray ships it by value
         def step(self):
@@ -131,8 +167,10 @@ def test_a_failing_trial_and_a_dying_worker_do_not_end_the_search(
             return super().step()
 
     monkeypatch.setattr(trials_module, "_TrialWorker", DyingWorker)
-    too_large = replace(SPEC, grid={"num_factors": (10**13, 4, 6, 8)})
-    trials, runs = trials_of(too_large, periods, segments, workspace)
+    too_large = replace(
+        SPEC, grids=(GridSpec(fixed=QUICK, grid={"num_factors": (10**13, 4, 6, 8)}),)
+    )
+    trials, runs = trials_of(too_large, periods, side, workspace)
     assert [t.error is None for t in trials] == [False, False, True, True]
     assert [t.number for t in trials] == [0, 1, 2, 3]
     assert {r.info.status for r in runs.values()} == {"FINISHED", "FAILED"}
@@ -143,7 +181,9 @@ def test_a_failing_trial_and_a_dying_worker_do_not_end_the_search(
 @pytest.fixture(scope="module")
 def search_spec():
     return SearchSpec(
-        name="small", fixed={"epochs": 6}, grid={"num_factors": (16,), "l2": (0.1,)}, k=(5, 20)
+        name="small",
+        grids=(GridSpec(fixed={"epochs": 6, "num_factors": 16}, grid={"l2": (0.1,)}),),
+        k=(5, 20),
     )
 
 
@@ -170,12 +210,12 @@ def test_a_search_ends_in_a_tested_version_and_only_a_better_one_becomes_champio
     assert bundle.manifest["metrics"]["popularity"]["kind"] == result.test_baseline.kind
     assert bundle.manifest["spec"]["search"]["name"] == "small"
     known = prepared.interactions("train", "validation")
-    again = evaluate(
-        bundle.factors,
-        train=known,
+    again = measure(
+        bundle.model,
+        search_spec,
+        known=known,
         held_out=prepared.interactions("test"),
-        ks=search_spec.k,
-        segments=segments,
+        side=SideData(segments=segments, item_features=prepared.catalog()),
     )
     assert again.to_dict() == result.test_model.to_dict()
     everything = prepared.interactions("train", "validation", "test")
@@ -199,6 +239,37 @@ def test_a_search_ends_in_a_tested_version_and_only_a_better_one_becomes_champio
     assert registry.champion() == result.version
 
 
+def test_the_best_family_is_registered_promoted_and_served(prepared, workspace, tmp_path):
+    """The sgd has no time to learn: item k-NN wins by construction."""
+    stuck = {"epochs": 1, "num_factors": 1, "learning_rate": 1e-6}
+    spec = SearchSpec(
+        grids=(GridSpec(fixed=stuck), GridSpec(family="item_knn")),
+        k=(20,),
+    )
+    result = run_search(spec, prepared, workspace)
+    assert [trial.error for trial in result.trials] == [None, None]
+    assert result.winner.settings == {"family": "item_knn"}
+    assert result.promoted
+    registry = Registry(workspace)
+    champion = registry.champion()
+    assert champion == result.version
+    run = registry._client.get_run(champion.run_id)
+    assert run.data.tags["winner"] == "item_knn"
+    assert run.data.params["grids.1.family"] == "item_knn"
+
+    live = LiveRecommender(EventLog(tmp_path / "log.sqlite"))
+    live.load(champion.version, champion.folder)
+    _, bundle = live.served()
+    assert isinstance(bundle.model, ItemKnnModel)
+    known = prepared.interactions("train", "validation").user_indices
+    now = prepared.split_end("test")
+    answer = live.recommend(Question(user_id=prepared.users.id_of(int(known[0])), k=10), now=now)
+    assert (answer.rung, len(answer.items)) == ("personal", 10)
+    best_seller = int(bundle.popularity.global_scores_I.argmax())
+    alike = live.similar(prepared.items.id_of(best_seller), k=5)
+    assert {item.source for item in alike.items} == {"similar"}
+
+
 def test_an_empty_period_is_refused_before_anything_starts(prepared, search_spec, tmp_path):
     shutil.copytree(prepared.folder, tmp_path / "dataset")
     for file in (tmp_path / "dataset" / "interactions" / "test").iterdir():
@@ -211,7 +282,7 @@ def test_an_empty_period_is_refused_before_anything_starts(prepared, search_spec
 def test_a_search_in_which_every_trial_fails_says_why_and_closes_its_run(
     prepared, search_spec, workspace
 ):
-    hopeless = replace(search_spec, grid={"num_factors": (10**13,)})
+    hopeless = replace(search_spec, grids=(GridSpec(fixed={"num_factors": 10**13}),))
     with pytest.raises(SearchError, match="none of 1 trials finished; the first: "):
         run_search(hopeless, prepared, workspace)
     registry = Registry(workspace)

@@ -18,8 +18,10 @@ prepare:
   num_partitions: 2
 search:
   name: tiny
-  fixed: {epochs: 4, batch_size: 1024}
-  grid: {num_factors: [8, 16], learning_rate: [0.1], l2: [0.1]}
+  grids:
+  - fixed: {epochs: 4, batch_size: 1024, l2: 0.1}
+    grid: {num_factors: [8, 16]}
+  - family: item_knn
   k: [5, 20]
   objective: recall@20
 """
@@ -38,7 +40,8 @@ def test_there_is_a_spec_for_the_demo_and_one_for_real_work():
     ("text", "says"),
     [
         ("serach: {}", "serach"),
-        ("search: {grid: {num_factor: [8]}}", "num_factor"),
+        ("search: {grids: [{grid: {num_factor: [8]}}]}", "num_factor"),
+        ("search: {grids: [{family: popularity}]}", "item_knn"),
         ("search: {objective: ndcg@7}", "ndcg@7"),
         ("search: [", "not YAML"),
         (None, "cannot read spec"),
@@ -65,6 +68,7 @@ def test_events_become_a_tested_version_and_a_table(ray_cluster, tmp_path, monke
     assert main(["--spec", str(path), "--root", str(root)]) == 0
     printed = capsys.readouterr().out
     assert "recall@20" in printed
+    assert "item_knn" in printed
     assert "(newcomers)" in printed
     assert "popularity vs tuned model" in printed
     registry = Registry(Workspace(root))
