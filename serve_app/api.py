@@ -13,7 +13,7 @@ from fastapi import FastAPI, Path, Query
 from fastapi.responses import PlainTextResponse
 
 from perso.errors import FeatureStoreError, NoChampionError, UnknownIdError
-from perso.online.live import AnswerItem, LiveRecommender, Question
+from perso.online.live import Answer, AnswerItem, LiveRecommender, Question
 from perso.stream.protocol import EventStream
 from serve_app.bodies import (
     EventBody,
@@ -89,12 +89,22 @@ def _add_shop_routes(app: FastAPI, service: Service) -> None:
     async def similar(item_id: ItemId, query: Annotated[SimilarQuery, Query()]) -> SimilarItems:
         """The items closest to one item, the same for every shopper."""
         answer = service.live.similar(item_id, k=query.k, conditions=query.to_conditions())
-        return SimilarItems(
-            request_id=_new_request_id(),
-            model_version=answer.model_version,
-            item_id=item_id,
-            items=[_to_body(item) for item in answer.items],
-        )
+        return _beside(item_id, answer)
+
+    @app.get(
+        "/v1/items/{item_id}/bought-together",
+        tags=["shop"],
+        responses=problem_responses(404, 422, 503),
+    )
+    async def bought_together(
+        item_id: ItemId, query: Annotated[SimilarQuery, Query()]
+    ) -> SimilarItems:
+        """What was bought at one time with an item, the same for every shopper.
+
+        Where baskets name too few, similar items follow; each item's source says which it is.
+        """
+        answer = service.live.bought_together(item_id, k=query.k, conditions=query.to_conditions())
+        return _beside(item_id, answer)
 
     @app.post("/v1/events", tags=["shop"], status_code=202, responses=problem_responses(422, 503))
     async def record(body: EventsBody) -> EventsReceipt:
@@ -195,6 +205,15 @@ async def _recommend(
         feature_age_s=None if row is None else _age_s(row),
         num_recent_events=answer.num_recent_events,
         degraded=degraded,
+        items=[_to_body(item) for item in answer.items],
+    )
+
+
+def _beside(item_id: str, answer: Answer) -> SimilarItems:
+    return SimilarItems(
+        request_id=_new_request_id(),
+        model_version=answer.model_version,
+        item_id=item_id,
         items=[_to_body(item) for item in answer.items],
     )
 

@@ -235,7 +235,7 @@ class Recommendations(Body):
 
 
 class SimilarItems(Body):
-    """The items closest to one item."""
+    """The items that go with one item: close to it, or bought together with it."""
 
     request_id: str = Field(description="Send it back with every event that reacts to this list.")
     model_version: str

@@ -187,7 +187,7 @@ class LiveRecommender:
             served.bundle.items,
             as_of=now,
             trained_until=served.trained_until,
-            boost=served.bundle.factors.fold_in.recent_boost,
+            boost=served.bundle.model.recent_boost,
             spec=served.session_spec,
         )
         user_id = question.user_id
@@ -213,11 +213,22 @@ class LiveRecommender:
             UnknownIdError: If the model does not know the item.
         """
         served = self._current()
-        index = served.bundle.items.index_of(item_id)
-        if index < 0:
-            raise UnknownIdError(f"item_id {item_id!r} is not known to model {served.version}")
         filters = _to_filter(conditions or Conditions(), served.bundle)
-        ranked = served.ranker.similar(index, k=k, filters=filters)
+        ranked = served.ranker.similar(_index_of(item_id, served), k=k, filters=filters)
+        return _answer(served, ranked, num_recent_events=0, is_degraded=False)
+
+    def bought_together(
+        self, item_id: str, *, k: int, conditions: Conditions | None = None
+    ) -> Answer:
+        """The items that go with one item, the same for every shopper; then similar ones.
+
+        Raises:
+            NoChampionError: If no model is served yet.
+            UnknownIdError: If the model does not know the item.
+        """
+        served = self._current()
+        filters = _to_filter(conditions or Conditions(), served.bundle)
+        ranked = served.ranker.bought_together(_index_of(item_id, served), k=k, filters=filters)
         return _answer(served, ranked, num_recent_events=0, is_degraded=False)
 
     def count_unknown_items(self, events: Sequence[Event]) -> int:
@@ -264,6 +275,13 @@ def _with_trained_weights(spec: SessionSpec, bundle: Bundle) -> SessionSpec:
         raise ArtifactError(
             f"the bundle's event weights cannot be used: {error}; train it again"
         ) from error
+
+
+def _index_of(item_id: str, served: _Served) -> int:
+    index = served.bundle.items.index_of(item_id)
+    if index < 0:
+        raise UnknownIdError(f"item_id {item_id!r} is not known to model {served.version}")
+    return index
 
 
 def _to_filter(conditions: Conditions, bundle: Bundle) -> ItemFilter:

@@ -1,10 +1,12 @@
 """From a shopper's vector, session, segment and context to one ranked list.
 
 Decides which items may be shown and from where a list is filled: personal scores first, then the
-popularity of the segment, of the context, of the whole shop. A lower rung only fills places that
-the rungs above left empty, so scores are comparable within one source, not across two.
+popularity of the segment, of the context, of the whole shop. Personal scores are for whom the
+model can tell from others: by a history, a session, features, or what the request says where
+training has learned from it. A lower rung only fills places that the rungs above left empty, so
+scores are comparable within one source, not across two.
 
-Legend: I items, D factors, K list length.
+Legend: I items, D factors, K list length, N companions of an item.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,13 +21,13 @@ from numpy.typing import NDArray
 
 from perso.models.bundle import Bundle
 from perso.models.top_k import top_k
-from perso.online.fold_in import FoldIn
 from perso.online.session import Session
 from perso.schema import CONTEXT_COLUMNS
 
 Source = Literal[
     "personal",
     "similar",
+    "bought_together",
     "segment_popular",
     "context_popular",
     "category_popular",
@@ -93,9 +95,7 @@ class Ranker:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        self._fold_in = FoldIn(bundle.factors)
-        self._norms_I: NDArray[np.float32] = np.linalg.norm(bundle.factors.item_factors_ID, axis=1)
-        self._has_factor_I: NDArray[np.bool_] = self._norms_I > 0
+        self._has_signal_I = bundle.model.has_signal_I
 
     def recommend(self, query: Query) -> list[RankedItem]:
         """At most ``query.k`` distinct allowed items, the ladder's best rung first."""
@@ -109,20 +109,42 @@ class Ranker:
     def similar(
         self, item_index: int, *, k: int, filters: ItemFilter | None = None
     ) -> list[RankedItem]:
-        """Allowed items closest to one item by cosine of factors, then popular ones.
+        """Allowed items closest to one item as the model sees it, then popular ones.
 
-        An item without a factor (nobody touched it before training) has no neighbours; then, and
-        where fewer than ``k`` remain, the popular items of its categories follow.
+        An item that the model knows nothing of (nobody touched it before training) has no
+        neighbours; then, and where fewer than ``k`` remain, the popular items of its categories
+        follow.
         """
+        return self._beside(item_index, self._neighbours(item_index), k, filters)
+
+    def bought_together(
+        self, item_index: int, *, k: int, filters: ItemFilter | None = None
+    ) -> list[RankedItem]:
+        """Allowed items that lay in one basket with an item, then what :meth:`similar` gives."""
+        return self._beside(item_index, self._companions(item_index), k, filters)
+
+    def _beside(
+        self, item_index: int, rungs: Iterator["_Rung"], k: int, filters: ItemFilter | None
+    ) -> list[RankedItem]:
         allowed_I = self._allowed(filters or ItemFilter())
         allowed_I[item_index] = False
-        return _fill(self._neighbours(item_index), allowed_I, k)
+        return _fill(rungs, allowed_I, k)
 
     def _rungs(self, query: Query) -> Iterator["_Rung"]:
         popularity = self.bundle.popularity
-        if self._fold_in.knows(query.user_index) or len(query.session.item_indices):
-            scores_I = self._fold_in.scores(query.user_index, query.session)
-            yield "personal", scores_I, self._has_factor_I
+        model = self.bundle.model
+        if (
+            len(query.session.items)
+            or model.knows(query.user_index)
+            or model.knows_request(segment=query.segment, context=query.context)
+        ):
+            scores_I = model.score_recent(
+                query.user_index,
+                query.session.items,
+                segment=query.segment,
+                context=query.context,
+            )
+            yield "personal", scores_I, self._has_signal_I
         if query.segment is not None:
             segment_I = popularity.slice_scores("segment", query.segment)
             if segment_I is not None:
@@ -142,15 +164,18 @@ class Ranker:
                 shares.append(scores_I / total)
         return np.mean(shares, axis=0, dtype=np.float32) if shares else None
 
+    def _companions(self, item_index: int) -> Iterator["_Rung"]:
+        items_N, scores_N = self.bundle.bought_together.of(item_index)
+        if len(items_N):
+            together_I = np.zeros(len(self.bundle.items), np.float32)
+            together_I[items_N] = scores_N
+            yield "bought_together", together_I, together_I > 0
+        yield from self._neighbours(item_index)
+
     def _neighbours(self, item_index: int) -> Iterator["_Rung"]:
-        if self._has_factor_I[item_index]:
-            factors_ID = self.bundle.factors.item_factors_ID
-            dots_I = factors_ID @ factors_ID[item_index]
-            lengths_I = self._norms_I * self._norms_I[item_index]
-            cosines_I = np.divide(
-                dots_I, lengths_I, out=np.zeros_like(dots_I), where=self._has_factor_I
-            )
-            yield "similar", cosines_I, self._has_factor_I
+        if self._has_signal_I[item_index]:
+            alike_I = self.bundle.model.similarity(item_index)
+            yield "similar", alike_I, alike_I != 0  # 0: the model cannot tell
         global_I = self.bundle.popularity.global_scores_I
         categories = self.bundle.catalog["categories"][item_index].as_py() or ()
         if categories:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from perso.data.interactions import EVENT_WEIGHTS, VALUE_WEIGHTS
 from perso.data.vocabulary import Vocabulary
+from perso.models.protocol import WeightedItems
 from perso.stream.event import Event
 
 _CANCELS: Final = MappingProxyType({"remove_from_cart": "add_to_cart", "refund": "purchase"})
@@ -53,14 +54,11 @@ class SessionSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What the newest events say, by item; N items with a positive weight."""
+    """What the newest events say, by item."""
 
-    item_indices: NDArray[np.int64]
-    """Distinct items, ascending, shape (N,)."""
-    weights: NDArray[np.float64]
-    """Their weights, on the scale of training weights times the boost; positive, shape (N,)."""
-    ratings: NDArray[np.float64]
-    """The newest stars given to each, ``nan`` where none, shape (N,)."""
+    items: WeightedItems
+    """Items with a positive weight, ascending; weights on the scale of training times the boost,
+    the newest stars given to each."""
     known_items: NDArray[np.int64]
     """Distinct items the shopper acted on, ascending; a cancelled one included."""
     num_events: int
@@ -70,13 +68,7 @@ class Session:
     def empty(cls) -> "Session":
         """The session of somebody who did nothing yet."""
         none = np.empty(0, np.int64)
-        return cls(
-            item_indices=none,
-            weights=np.empty(0),
-            ratings=np.empty(0),
-            known_items=none,
-            num_events=0,
-        )
+        return cls(items=WeightedItems.empty(), known_items=none, num_events=0)
 
 
 def summarize_events(
@@ -125,9 +117,11 @@ def summarize_events(
     totals = {index: sum(weights.values()) for index, weights in sorted(weights_by_item.items())}
     positive = {index: total for index, total in totals.items() if total > 0}
     return Session(
-        item_indices=np.array(list(positive), np.int64),
-        weights=np.array(list(positive.values()), np.float64),
-        ratings=np.array([rating_by_item.get(index, np.nan) for index in positive], np.float64),
+        items=WeightedItems(
+            item_indices=np.array(list(positive), np.int64),
+            weights=np.array(list(positive.values()), np.float64),
+            ratings=np.array([rating_by_item.get(i, np.nan) for i in positive], np.float64),
+        ),
         known_items=np.array(list(totals), np.int64),
         num_events=len(usable),
     )

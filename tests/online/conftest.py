@@ -7,8 +7,10 @@ import pytest
 from perso.data.vocabulary import Vocabulary
 from perso.models.bundle import Bundle
 from perso.models.factors import FactorModel
-from perso.models.fold_in_params import FoldInParams
+from perso.models.newton_encoder import NewtonEncoder
 from perso.models.popularity import PopularityModel
+from perso.models.related_items import RelatedItems
+from perso.models.request_features import RequestFeatures
 from perso.models.seen import SeenItems
 from perso.schema import CATALOG_SCHEMA
 
@@ -21,7 +23,8 @@ def make_world():
 
     In the whole shop lamps sell better than mugs, l0 best; the segment ``loyal`` buys m3, then
     m1; on mobiles m2 and l2 are bought, in DE l3. Prices are 10, 20, … in the order of
-    ITEM_IDS, unknown for the new one; l4 is out of stock.
+    ITEM_IDS, unknown for the new one; l4 is out of stock. Who
+    buys m0 takes l3 or m2 along.
     """
     factors_ID = np.zeros((11, 2), np.float32)
     factors_ID[:5] = [[1.0, 0.02 * n] for n in range(5)]
@@ -31,7 +34,7 @@ def make_world():
     shares_I = global_I / global_I.sum()
     center_D = shares_I @ factors_ID
     spread_ID = factors_ID - center_D
-    fold_in = FoldInParams(
+    encoder = NewtonEncoder(
         loss="softmax",
         weight_unit=1.0,
         l2=0.05,
@@ -50,14 +53,15 @@ def make_world():
         },
         users=Vocabulary(pa.array(["ann", "bob", "zoe"])),
         items=Vocabulary(pa.array(ITEM_IDS)),
-        factors=FactorModel(
+        model=FactorModel(
             user_factors_UD=np.array([[2, -1], [-1, 2], [0, 0]], np.float32),
             user_bias_U=np.zeros(3, np.float32),
             user_weight_U=np.array([5, 5, 0], np.float32),
             item_factors_ID=factors_ID,
             item_bias_I=bias_I,
             global_bias=0.0,
-            fold_in=fold_in,
+            encoder=encoder,
+            request_features=RequestFeatures(num_factors=2),
         ),
         popularity=PopularityModel(
             global_scores_I=global_I,
@@ -83,11 +87,22 @@ def make_world():
         seen=SeenItems(
             indptr_U1=np.array([0, 1, 1, 1], np.int64), item_indices=np.array([0], np.int32)
         ),
+        bought_together=_baskets({"m0": {"l3": 0.5, "m2": 0.25}, "m2": {"m0": 0.25}}),
     )
 
 
 def _rows(scores):
     return np.array([[scores.get(item_id, 0) for item_id in ITEM_IDS]], np.float32)
+
+
+def _baskets(together):
+    item_indices_IN = np.full((11, 2), -1, np.int32)
+    scores_IN = np.zeros((11, 2), np.float32)
+    for item_id, companions in together.items():
+        row, length = ITEM_IDS.index(item_id), len(companions)
+        item_indices_IN[row, :length] = [ITEM_IDS.index(companion) for companion in companions]
+        scores_IN[row, :length] = list(companions.values())
+    return RelatedItems(item_indices_IN=item_indices_IN, scores_IN=scores_IN)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,11 @@ import dataclasses
 import threading
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from perso.errors import ArtifactError, EventLogError, NoChampionError, UnknownIdError
+from perso.models.request_features import RequestFeatures
 from perso.online.live import Conditions, LiveRecommender, Question
 from perso.stream.event import Event
 from perso.stream.event_log import EventLog
@@ -159,10 +161,32 @@ def test_the_daypart_is_the_time_of_asking_unless_given(world, log):
     assert live.recommend(morning, now=NOW).rung == "global_popular"
 
 
+def test_a_model_that_knows_the_hour_makes_a_strangers_list(world, log):
+    evening = RequestFeatures(
+        num_factors=2, columns={"daypart": (("evening",), np.array([[3, 0]], np.float32))}
+    )
+    model = dataclasses.replace(world.model, request_features=evening)
+    live = LiveRecommender(log)
+    live.serve("1", dataclasses.replace(world, model=model))
+    stranger = Question(session_id="s", k=4)
+    at_night = live.recommend(stranger, now=NOW.replace(hour=2))
+    assert (at_night.rung, ids(at_night)) == ("global_popular", ["l0", "l1", "l2", "l3"])
+    in_the_evening = live.recommend(stranger, now=NOW)
+    assert in_the_evening.rung == "personal"
+    assert all(item_id.startswith("m") for item_id in ids(in_the_evening))
+
+
 def test_similar_items_know_no_strangers(live):
     assert ids(live.similar("m0", k=4)) == ["m1", "m2", "m3", "m4"]
     with pytest.raises(UnknownIdError, match="unheard of"):
         live.similar("unheard of", k=4)
+
+
+def test_what_goes_with_an_item_is_the_same_for_everybody(live):
+    answer = live.bought_together("m0", k=3, conditions=Conditions(exclude_item_ids=("m2",)))
+    assert (ids(answer), answer.rung) == (["l3", "m1", "m3"], "bought_together")
+    with pytest.raises(UnknownIdError, match="unheard of"):
+        live.bought_together("unheard of", k=4)
 
 
 def test_without_a_model_the_error_says_what_to_do(log):

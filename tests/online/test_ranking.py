@@ -1,10 +1,17 @@
 """Lists of the two-taste shop: the ladder, the conditions, the neighbours."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perso.models.history import History
+from perso.models.item_knn import ItemKnnModel
+from perso.models.nearest_items import NearestItems
+from perso.models.protocol import WeightedItems
+from perso.models.request_features import RequestFeatures
 from perso.online.ranking import LADDER, ItemFilter, Query, Ranker
 from perso.online.session import Session
 
@@ -27,9 +34,11 @@ def sources(ranked):
 def session_on(ranker, *item_ids, weight=10.0):
     indices = np.sort(ranker.bundle.items.indices_of(item_ids))
     return Session(
-        item_indices=indices,
-        weights=np.full(len(indices), weight),
-        ratings=np.full(len(indices), np.nan),
+        items=WeightedItems(
+            item_indices=indices,
+            weights=np.full(len(indices), weight),
+            ratings=np.full(len(indices), np.nan),
+        ),
         known_items=indices,
         num_events=len(indices),
     )
@@ -94,6 +103,70 @@ def test_the_first_rung_that_knows_something_answers(ranker, query, rung):
     assert sources(ranker.recommend(query)) == [rung]
 
 
+@pytest.fixture(scope="module")
+def knowing(world):
+    """The shop with a model that has learned from requests: FR likes mugs, mobiles like lamps.
+
+    Zoe did nothing, but her features say mugs.
+    """
+    features = RequestFeatures(
+        num_factors=2,
+        columns={
+            "segment": (("loyal", "silent"), np.array([[0, 3], [0, 0]], np.float32)),
+            "region": (("FR",), np.array([[3, 0]], np.float32)),
+            "device": (("mobile",), np.array([[0, 3]], np.float32)),
+        },
+    )
+    users_UD = world.model.user_factors_UD.copy()
+    users_UD[ZOE] = [2, -1]
+    model = dataclasses.replace(world.model, request_features=features, user_factors_UD=users_UD)
+    return Ranker(dataclasses.replace(world, model=model))
+
+
+@pytest.mark.parametrize(
+    ("query", "kind"),
+    [
+        (Query(k=4, context={"region": "FR"}), "m"),
+        (Query(k=5, context={"device": "mobile"}), "l"),
+        (Query(k=5, segment="loyal"), "l"),
+        (Query(k=5, user_index=ZOE), "m"),
+    ],
+)
+def test_a_request_or_features_that_the_model_knows_make_a_list_personal(knowing, query, kind):
+    ranked = knowing.recommend(query)
+    assert set(sources(ranked)) == {"personal"}
+    assert {item_id[0] for item_id in ids(knowing, ranked)} == {kind}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(k=3),
+        Query(k=3, context={"region": "DE"}),
+        Query(k=3, context={"campaign": "FR"}),
+        Query(k=3, segment="silent"),
+        Query(k=3, segment="unheard of"),
+    ],
+)
+def test_a_stranger_of_whom_the_request_says_nothing_goes_down_the_ladder(knowing, ranker, query):
+    ranked = knowing.recommend(query)
+    assert "personal" not in sources(ranked)
+    assert ranked == ranker.recommend(query)
+
+
+def test_what_the_request_says_and_a_session_add_up(knowing):
+    clicks = session_on(knowing, "l0", weight=3.0)
+    lamps = Query(k=4, session=clicks)
+    assert {item_id[0] for item_id in ids(knowing, knowing.recommend(lamps))} == {"l"}
+    scores = {
+        region: knowing.bundle.model.score_recent(
+            STRANGER, clicks.items, context={} if region is None else {"region": region}
+        )
+        for region in (None, "FR")
+    }
+    assert scores["FR"][:5].mean() > scores[None][:5].mean()
+
+
 def test_items_without_a_factor_come_from_a_lower_rung(ranker):
     ranked = ranker.recommend(Query(k=20, user_index=ANN))
     assert len(ranked) == 10  # all but the seen one
@@ -141,6 +214,67 @@ def test_a_new_item_shows_the_popular_ones_of_its_category(ranker):
 def test_neighbours_meet_the_conditions_too(ranker):
     ranked = ranker.similar(0, k=10, filters=ItemFilter(categories=("lamps",), in_stock=True))
     assert set(ids(ranker, ranked)) == {"l0", "l1", "l2", "l3"}
+
+
+def test_what_lay_in_one_basket_comes_before_similar_items(ranker):
+    ranked = ranker.bought_together(ranker.bundle.items.index_of("m0"), k=5)
+    assert ids(ranker, ranked) == ["l3", "m2", "m1", "m3", "m4"]
+    assert sources(ranked) == ["bought_together"] * 2 + ["similar"] * 3
+    assert [item.score for item in ranked[:2]] == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("item_id", ["m1", "l0", "new"])
+def test_an_item_without_baskets_shows_similar_ones(ranker, item_id):
+    index = ranker.bundle.items.index_of(item_id)
+    ranked = ranker.bought_together(index, k=11)
+    assert ranked == ranker.similar(index, k=11)
+    assert ranked[0].source == ("category_popular" if item_id == "new" else "similar")
+
+
+def test_what_lay_in_one_basket_meets_the_conditions_too(ranker):
+    filters = ItemFilter(categories=("mugs",), exclude_items=(1,))
+    ranked = ranker.bought_together(0, k=11, filters=filters)
+    assert ids(ranker, ranked) == ["m2", "m3", "m4", "new"]
+    assert sources(ranked)[:2] == ["bought_together", "similar"]
+
+
+@pytest.fixture(scope="module")
+def by_neighbours(world):
+    """The shop with item k-NN: m0, m1 and m2 are bought together, and l0 with l1."""
+    pairs = {0: [1, 2], 1: [0, 2], 2: [0, 1], 5: [6], 6: [5]}
+    rows = [pairs.get(item, []) for item in range(11)]
+    flat = [neighbour for row in rows for neighbour in row]
+    model = ItemKnnModel(
+        nearest=NearestItems(
+            indptr_I1=np.cumsum([0, *map(len, rows)]),
+            item_indices=np.array(flat, np.int32),
+            similarities=np.full(len(flat), 0.5, np.float32),
+        ),
+        history=History(
+            indptr_U1=np.array([0, 1, 1, 1]),
+            item_indices=np.array([0], np.int32),
+            weights=np.ones(1, np.float32),
+        ),
+        popularity_I=world.popularity.global_scores_I / world.popularity.global_scores_I.sum(),
+        recent_boost=10.0,
+    )
+    return Ranker(dataclasses.replace(world, model=model))
+
+
+def test_neighbours_serve_like_factors(by_neighbours):
+    mine = by_neighbours.recommend(Query(k=2, user_index=ANN, segment="loyal"))
+    assert (set(ids(by_neighbours, mine)), set(sources(mine))) == ({"m1", "m2"}, {"personal"})
+    clicked = by_neighbours.recommend(Query(k=1, session=session_on(by_neighbours, "l0")))
+    assert (ids(by_neighbours, clicked), sources(clicked)) == (["l1"], ["personal"])
+    stranger = by_neighbours.recommend(Query(k=1, segment="loyal", context={"device": "mobile"}))
+    assert sources(stranger) == ["segment_popular"]
+
+
+def test_only_items_that_the_model_can_compare_count_as_similar(by_neighbours):
+    ranked = by_neighbours.similar(0, k=6)
+    assert set(ids(by_neighbours, ranked)[:2]) == {"m1", "m2"}
+    assert ids(by_neighbours, ranked)[2:] == ["m3", "m4", "new", "l0"]
+    assert sources(ranked) == ["similar"] * 2 + ["category_popular"] * 3 + ["global_popular"]
 
 
 @settings(deadline=None)

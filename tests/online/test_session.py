@@ -44,7 +44,7 @@ def weights_of(*events, **options):
     session = summarize(events, **options)
     return {
         ITEMS.id_of(index): pytest.approx(weight)
-        for index, weight in zip(session.item_indices, session.weights, strict=True)
+        for index, weight in zip(session.items.item_indices, session.items.weights, strict=True)
     }
 
 
@@ -93,7 +93,7 @@ def test_the_newest_rating_replaces_the_older_one():
     ratings = [did("rate_item", value=5.0, hours_ago=2), did("rate_item", value=2.0)]
     assert weights_of(*ratings) == {"a": 2.0}
     views = [did("view_item", "b")]
-    np.testing.assert_array_equal(summarize([*ratings, *views]).ratings, [2.0, np.nan])
+    np.testing.assert_array_equal(summarize([*ratings, *views]).items.ratings, [2.0, np.nan])
 
 
 def test_a_long_dwell_is_capped():
@@ -115,13 +115,13 @@ def test_events_without_consent_are_not_used_at_all():
     agreed = [did("view_item", "b", consent=True), did("view_item", "c")]
     assert weights_of(*refused, *agreed) == {"b": 1.0, "c": 1.0}
     assert known_items(*refused, *agreed) == ["b", "c"]
-    assert np.isnan(summarize([*refused, *agreed]).ratings).all()
+    assert np.isnan(summarize([*refused, *agreed]).items.ratings).all()
     assert summarize([*refused, *agreed]).num_events == 2
 
 
 def test_no_events_make_an_empty_session():
     session = summarize([])
-    assert len(session.item_indices) == len(session.weights) == len(session.known_items) == 0
+    assert len(session.items) == len(session.items.weights) == len(session.known_items) == 0
 
 
 event = st.builds(
@@ -143,9 +143,9 @@ def test_the_order_of_the_rows_does_not_matter(events, seed):
 @given(events=distinct_moments)
 def test_weights_are_positive_and_items_distinct_and_known(events):
     session = summarize(events)
-    assert (session.weights > 0).all()
-    assert (np.diff(session.item_indices) > 0).all()
-    assert set(session.item_indices) <= set(session.known_items)
+    assert (session.items.weights > 0).all()
+    assert (np.diff(session.items.item_indices) > 0).all()
+    assert set(session.items.item_indices) <= set(session.known_items)
 
 
 @pytest.mark.parametrize(

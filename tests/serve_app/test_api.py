@@ -101,6 +101,15 @@ def test_similar_items(ask, served):
     assert "unheard of" in problem(ask("GET", "/v1/items/unheard of/similar"), 404)["detail"]
 
 
+def test_items_bought_together(ask, served):
+    answer = ask("GET", "/v1/items/m0/bought-together?k=2&exclude_item_id=m2")
+    assert ids(answer) == ["l3", "m1"]
+    assert [item["source"] for item in answer.json()["items"]] == ["bought_together", "similar"]
+    assert (answer.json()["item_id"], answer.json()["model_version"]) == ("m0", "7")
+    lost = problem(ask("GET", "/v1/items/unheard of/bought-together"), 404)
+    assert "unheard of" in lost["detail"]
+
+
 def test_events_are_counted_deduplicated_and_echo_their_answer(ask, served, service):
     batch = [
         click("e1"),
@@ -206,7 +215,11 @@ def test_bad_queries_are_problems_too(ask, served):
         ("price_min=2&price_max=1", "price_min"),
         ("colour=red", "colour"),
     ]:
-        for path in ("/v1/users/ann/recommendations", "/v1/items/m0/similar"):
+        for path in (
+            "/v1/users/ann/recommendations",
+            "/v1/items/m0/similar",
+            "/v1/items/m0/bought-together",
+        ):
             (error,) = problem(ask("GET", f"{path}?{query}"), 422)["errors"]
             assert error["field"] == field
 
@@ -260,6 +273,7 @@ def test_without_a_champion_the_service_lives_but_is_not_ready(ask):
         ("GET", "/v1/model"),
         ("GET", "/v1/users/ann/recommendations"),
         ("GET", "/v1/items/m0/similar"),
+        ("GET", "/v1/items/m0/bought-together"),
     ]:
         assert "perso tune" in problem(ask(method, path), 503)["detail"]
     assert ask("POST", "/v1/events", json=click()).status_code == 202
@@ -320,6 +334,7 @@ class TestOpenApi:
             "/v1/recommendations": ["post"],
             "/v1/users/{user_id}/recommendations": ["get"],
             "/v1/items/{item_id}/similar": ["get"],
+            "/v1/items/{item_id}/bought-together": ["get"],
             "/v1/events": ["post"],
             "/v1/users/{user_id}/segments": ["get"],
             "/healthz": ["get"],

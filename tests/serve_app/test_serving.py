@@ -155,14 +155,8 @@ def test_a_new_champion_replaces_the_old_one_without_a_failed_request(client, ur
 def test_the_metrics_page_counts_what_happened(client):
     client.get("/v1/items/unheard of/similar")
 
-    def page_with_counts():
-        page = client.get("/metrics")
-        assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
-        found = 'route="/v1/items/{item_id}/similar",status="404"' in page.text
-        return page.text if found else None
-
-    page = wait_until(page_with_counts, timeout_s=40)  # Ray reports every 10 s
-    for series in (
+    expected = (
+        'route="/v1/items/{item_id}/similar",status="404"',
         "ray_perso_requests_total{",
         "ray_perso_request_latency_ms_bucket{",
         'rung="personal"',
@@ -170,8 +164,14 @@ def test_the_metrics_page_counts_what_happened(client):
         'part="feature_store"',
         "ray_perso_model_version{",
         "ray_serve_num_http_requests_total{",
-    ):
-        assert series in page
+    )
+
+    def page_with_counts():
+        page = client.get("/metrics")
+        assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+        return page.text if all(series in page.text for series in expected) else None
+
+    page = wait_until(page_with_counts, timeout_s=60)  # each process reports every 10 s
     assert "ray_node_cpu_count" not in page
     assert "# TYPE ray_perso_requests_total counter" in page
 
