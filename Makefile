@@ -26,7 +26,8 @@ check: $(INSTALLED) ## format, lint, strict types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## every benchmark, each a ratio within one run
+bench: $(INSTALLED) ## every benchmark, each a ratio within one run, beside the peers it installs
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	@set -e; for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench $(ARGS); done
 
 clean: ## remove the environment, caches and the default workspace

@@ -20,13 +20,19 @@ import torch
 from perso.data.prepared import Interactions
 from perso.distributed.cluster import connect
 from perso.distributed.trials import run_trials
+from perso.models.side_data import SideData
 from perso.registry import Registry
-from perso.tuning import SearchSpec, run_trial
+from perso.tuning.spec import GridSpec, SearchSpec
+from perso.tuning.trial import run_trial
 from perso.workspace import Workspace
 
 SPEC = SearchSpec(
-    fixed={"epochs": 10},
-    grid={"num_factors": (32, 64), "learning_rate": (0.05, 0.1), "l2": (0.03, 0.1, 0.3)},
+    grids=(
+        GridSpec(
+            fixed={"epochs": 10},
+            grid={"num_factors": (32, 64), "learning_rate": (0.05, 0.1), "l2": (0.03, 0.1, 0.3)},
+        ),
+    )
 )
 
 
@@ -83,7 +89,7 @@ def main() -> None:
             SPEC,
             train,
             validation,
-            None,
+            SideData(),
             registry=registry,
             parent_run_id=run_id,
             storage=workspace.searches,

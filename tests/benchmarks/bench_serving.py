@@ -120,8 +120,10 @@ def build_model(workspace, folder: Path) -> None:
     from perso.data.vocabulary import Vocabulary
     from perso.models.bundle import save_bundle
     from perso.models.factors import FactorModel
-    from perso.models.fold_in_params import FoldInParams
+    from perso.models.newton_encoder import NewtonEncoder
     from perso.models.popularity import PopularityModel
+    from perso.models.related_items import RelatedItems
+    from perso.models.request_features import RequestFeatures
     from perso.models.seen import SeenItems
     from perso.registry import Registry
     from perso.schema import CATALOG_SCHEMA
@@ -137,14 +139,14 @@ def build_model(workspace, folder: Path) -> None:
         folder,
         users=Vocabulary(pa.array([f"u{n}" for n in range(NUM_USERS)])),
         items=Vocabulary(pa.array(item_ids)),
-        factors=FactorModel(
+        model=FactorModel(
             user_factors_UD=rng.normal(size=(NUM_USERS, NUM_FACTORS)).astype(np.float32),
             user_bias_U=np.zeros(NUM_USERS, np.float32),
             user_weight_U=np.full(NUM_USERS, 20.0, np.float32),
             item_factors_ID=items_ID,
             item_bias_I=np.log(popularity_I),
             global_bias=0.0,
-            fold_in=FoldInParams(
+            encoder=NewtonEncoder(
                 loss="softmax",
                 weight_unit=2.0,
                 l2=1.0,
@@ -152,6 +154,7 @@ def build_model(workspace, folder: Path) -> None:
                 curvature_DD=np.cov(items_ID.T).astype(np.float32),
                 recent_boost=10.0,
             ),
+            request_features=RequestFeatures(num_factors=NUM_FACTORS),
         ),
         popularity=PopularityModel(
             global_scores_I=popularity_I, slices={"segment": (names, segments_SI)}
@@ -172,6 +175,10 @@ def build_model(workspace, folder: Path) -> None:
         seen=SeenItems(
             indptr_U1=np.arange(NUM_USERS + 1, dtype=np.int64) * 20,
             item_indices=rng.integers(NUM_ITEMS, size=20 * NUM_USERS).astype(np.int32),
+        ),
+        bought_together=RelatedItems(
+            item_indices_IN=rng.integers(NUM_ITEMS, size=(NUM_ITEMS, 20)).astype(np.int32),
+            scores_IN=np.tile(np.linspace(1, 0.05, 20, dtype=np.float32), (NUM_ITEMS, 1)),
         ),
         data_key="bench",
         spec={},
