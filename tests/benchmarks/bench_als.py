@@ -212,14 +212,16 @@ def main() -> None:
     parser.add_argument("--scale", type=float, nargs="*", default=[1, 10], help="million pairs")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    for solver in ("cg", "cholesky", "subspace"):  # compile, or load what is compiled
+        fit_als(made_up_interactions(10_000), AlsConfig(num_factors=8, epochs=1, solver=solver))
+    # First, while the process holds no freed memory that would hide what a training takes.
+    print_scale(arguments.scale, num_threads=arguments.threads)
     if arguments.data.exists():
         split = read_fixed_split(arguments.data)
         train, test = split.train, split.test
     else:
         print(f"{arguments.data} is absent: pairs are made up")
         train, test = made_up_interactions(800_000), None
-    for solver in ("cg", "cholesky", "subspace"):  # compile, or load what is compiled
-        fit_als(train, AlsConfig(num_factors=8, epochs=1, solver=solver))
     print_epochs(
         train,
         arguments.factors,
@@ -229,7 +231,6 @@ def main() -> None:
     )
     if test is not None:
         print_quality(train, test, arguments.factors, num_threads=arguments.threads)
-    print_scale(arguments.scale, num_threads=arguments.threads)
 
 
 if __name__ == "__main__":
