@@ -88,18 +88,3 @@ CATALOG_SCHEMA: Final = pa.schema(
         pa.field("in_stock", pa.bool_()),  # null: unknown, treated as in stock
     ]
 )
-
-USER_RFM_SCHEMA: Final = pa.schema(
-    [
-        pa.field("user_id", pa.string(), nullable=False),
-        pa.field("event_timestamp", TIMESTAMP, nullable=False),  # the as-of instant
-        pa.field("created", TIMESTAMP, nullable=False),  # from when the row counts as known
-        pa.field("recency_days", pa.float32()),  # since the last purchase; null: never bought
-        pa.field("frequency", pa.int64(), nullable=False),  # orders inside the spec's window
-        pa.field("monetary", pa.float64(), nullable=False),  # spend up to the as-of instant
-        pa.field("recency_score", pa.int64(), nullable=False),  # 1 (worst) to 5; 0: never bought
-        pa.field("frequency_score", pa.int64(), nullable=False),
-        pa.field("monetary_score", pa.int64(), nullable=False),
-        pa.field("segment", pa.string(), nullable=False),
-    ]
-)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS: list[set[str]] = [
-    {"perso.schema", "perso.errors", "perso.workspace", "perso.spec"},
+    {"perso.schema", "perso.errors", "perso.workspace", "perso.spec", "perso.dictionary"},
     {"perso.data"},
     {"perso.models", "perso.segments", "perso.features", "perso.stream"},
     {"perso.evaluation", "perso.registry", "perso.tuning", "perso.online"},
