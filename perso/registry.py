@@ -29,6 +29,8 @@ from perso.workspace import Workspace
 
 EXPERIMENT_NAME: Final = "perso"
 MODEL_NAME: Final = "perso"
+CLUSTERS_NAME: Final = "perso-clusters"
+"""The registered model of the segments' clusters; its champion is the newest fit."""
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
 
@@ -68,8 +70,15 @@ class Registry:
     once wait for each other. Reading where nothing was ever written answers "none" at once.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, *, name: str = MODEL_NAME) -> None:
+        """Open nothing yet.
+
+        Args:
+            workspace: Whose records.
+            name: Which registered model: the recommender, or the clusters of the segments.
+        """
         self._workspace = workspace
+        self._name = name
 
     @property
     def tracking_uri(self) -> str:
@@ -155,24 +164,29 @@ class Registry:
             raise ArtifactError(f"{bundle_folder} is not a model bundle: it has no manifest.json")
         mlflow, client = _mlflow(), self._client
         model = client.create_logged_model(
-            self._experiment_id, name=MODEL_NAME, source_run_id=run_id, model_type="perso-bundle"
+            self._experiment_id,
+            name=self._name,
+            source_run_id=run_id,
+            model_type=f"{self._name}-bundle",
         )
         client.log_model_artifacts(model.model_id, str(bundle_folder))
         client.finalize_logged_model(model.model_id, "READY")
         try:
-            client.create_registered_model(MODEL_NAME)
+            client.create_registered_model(self._name)
         except mlflow.MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         with _process_wide_address(self.tracking_uri):
             created = client.create_model_version(
-                MODEL_NAME,
+                self._name,
                 model.model_uri,
                 run_id=run_id,
                 tags=dict(tags or {}),
                 model_id=model.model_id,  # a server takes a source only from who names its model
             )
-        logger.info("registry: version %s registered from run %s", created.version, run_id)
+        logger.info(
+            "registry: %s version %s registered from run %s", self._name, created.version, run_id
+        )
         return self._describe(created, aliases=())
 
     def champion(self) -> ModelVersion | None:
@@ -189,7 +203,7 @@ class Registry:
         if not self._exists:
             return []
         aliases = self._aliases()
-        found = self._client.search_model_versions(f"name='{MODEL_NAME}'")
+        found = self._client.search_model_versions(f"name='{self._name}'")
         by_age = sorted(found, key=lambda version: int(version.version), reverse=True)
         return [
             self._describe(
@@ -213,9 +227,9 @@ class Registry:
         current = self._by_alias(CHAMPION)
         if current is not None and str(current.version) != version:
             # Before the champion moves: a crash between the two leaves a working champion.
-            self._client.set_registered_model_alias(MODEL_NAME, PREVIOUS, str(current.version))
-        self._client.set_registered_model_alias(MODEL_NAME, CHAMPION, version)
-        logger.info("registry: version %s is champion", version)
+            self._client.set_registered_model_alias(self._name, PREVIOUS, str(current.version))
+        self._client.set_registered_model_alias(self._name, CHAMPION, version)
+        logger.info("registry: %s version %s is champion", self._name, version)
         champion = self.champion()
         assert champion is not None
         return champion
@@ -277,7 +291,7 @@ class Registry:
             return None
         client = self._client
         try:
-            return client.get_model_version_by_alias(MODEL_NAME, alias)
+            return client.get_model_version_by_alias(self._name, alias)
         except _mlflow().MlflowException as error:
             # The first code means no such alias, the second no registered model at all.
             if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
@@ -286,7 +300,7 @@ class Registry:
 
     def _aliases(self) -> Mapping[str, Any]:
         try:
-            aliases: Mapping[str, Any] = self._client.get_registered_model(MODEL_NAME).aliases
+            aliases: Mapping[str, Any] = self._client.get_registered_model(self._name).aliases
         except _mlflow().MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -305,7 +319,7 @@ class Registry:
         )
 
     def _folder(self, found: Any, *, fetch: bool) -> Path:
-        uri: str = self._client.get_model_version_download_uri(MODEL_NAME, found.version)
+        uri: str = self._client.get_model_version_download_uri(self._name, found.version)
         address = urlparse(uri)
         if address.scheme in ("", "file"):
             return Path(url2pathname(address.path))

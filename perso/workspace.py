@@ -41,6 +41,11 @@ class Workspace:
         return self.root / "features"
 
     @property
+    def segments(self) -> Path:
+        """Per as-of instant, what was told of the segments and the fit of the clusters."""
+        return self.root / "segments"
+
+    @property
     def mlflow(self) -> Path:
         """MLflow's database and artifacts."""
         return self.root / "mlflow"

@@ -6,22 +6,23 @@ A recipe: every step is a library call.
 import argparse
 import logging
 import sys
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from perso.data.prepared import PreparedData
 from perso.distributed.cluster import connect
 from perso.distributed.interactions import latest
-from perso.distributed.segments import compute_segments
-from perso.errors import InputError, PersoError
+from perso.distributed.segments import segment_customers
+from perso.distributed.trials import flat
+from perso.errors import PersoError
 from perso.features.store import open_features
+from perso.registry import CLUSTERS_NAME, Registry
 from perso.schema import SPLITS
-from perso.segments.rfm import BROWSERS, RfmSpec
-from perso.spec import load_spec
+from perso.segments.cluster_model import ClusterModel
+from perso.segments.spec import SegmentSpec
+from perso.segments.standing import clusters_folder
+from perso.segments.summary import WeekSummary
+from perso.spec import load_spec, spec_to_dict
 from perso.workspace import Workspace
 from tune_jobs.spec import JobSpec
 
@@ -29,55 +30,61 @@ logger = logging.getLogger(__name__)
 
 
 def run(
-    spec: RfmSpec, data: PreparedData, workspace: Workspace, *, as_ofs: Sequence[datetime]
-) -> dict[datetime, dict[str, int]]:
+    spec: SegmentSpec,
+    data: PreparedData,
+    workspace: Workspace,
+    *,
+    as_ofs: Sequence[datetime],
+    sync: bool = True,
+) -> list[WeekSummary]:
     """Write the segments as of each instant and bring the newest online; needs a connected Ray.
 
     Rows are a replay: they count as known from their as-of instant, because they hold what a run
     at that instant would have written. An event that arrived later than it happened is counted
-    all the same; the dataset does not say when it arrived.
+    all the same; the dataset does not say when it arrived. The clusters of the newest instant are
+    registered with what they were chosen by.
 
     Args:
-        spec: How customers are measured.
+        spec: How customers are measured, scored and grouped.
         data: The dataset whose events count.
         workspace: Where the feature store is.
         as_ofs: Aware instants, at least one; the same instant again replaces its rows.
+        sync: Whether the newest rows go online.
 
     Returns:
-        Per instant the number of users by segment, largest first.
+        What to tell of each instant, oldest first.
 
     Raises:
         ValueError: If no instant is given or one has no time zone.
         InputError: If no user has an event before one of the instants.
         FeatureStoreError: If the feature store cannot be reached.
     """
-    if not as_ofs:
-        raise ValueError("as_ofs is empty; give at least one instant")
     features = open_features(workspace)
     features.apply()
-    counts = {}
-    for as_of in sorted(as_ofs):
-        started = time.perf_counter()
-        rows = compute_segments(data, as_of, spec)
-        if not len(rows):
-            raise InputError(f"no event of a known user before {as_of}; give a later instant")
-        features.write_rfm(rows)
-        counts[as_of] = _users_by_segment(rows)
-        logger.info(
-            "segments: %d users as of %s, %d never bought (%.1f s)",
-            len(rows),
-            as_of,
-            counts[as_of].get(BROWSERS, 0),
-            time.perf_counter() - started,
-        )
-    features.materialize(max(as_ofs))
-    return counts
+    summaries = segment_customers(data, workspace, as_ofs=as_ofs, spec=spec)
+    _register_clusters(spec, data, workspace, as_of=max(as_ofs))
+    if sync:
+        features.sync()
+    return summaries
 
 
-def _users_by_segment(rows: pa.Table) -> dict[str, int]:
-    counted = pc.value_counts(rows["segment"]).to_pylist()
-    pairs = [(entry["values"], entry["counts"]) for entry in counted]
-    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+def _register_clusters(
+    spec: SegmentSpec, data: PreparedData, workspace: Workspace, *, as_of: datetime
+) -> None:
+    """The fit that assigned the newest clusters, as the champion of its own registered model."""
+    folder = clusters_folder(workspace.segments, as_of)
+    if folder is None:
+        return
+    model = ClusterModel.load(folder)
+    registry = Registry(workspace, name=CLUSTERS_NAME)
+    tags = {"data_key": data.key, "as_of": as_of.isoformat(), "fit": model.fit_id}
+    known = registry.champion()
+    if known is not None and known.tags.get("fit") == model.fit_id:
+        return
+    run_id = registry.open_run("clusters", params=flat(spec_to_dict(spec.clusters)), tags=tags)
+    registry.log_metrics(run_id, model.scores)
+    registry.promote(registry.register(folder, run_id=run_id, tags=tags).version)
+    registry.close_run(run_id)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from perso.data.interactions import PrepareSpec
 from perso.models.families import ModelConfig
 from perso.models.sgd_config import SgdConfig
-from perso.segments.rfm import RfmSpec
+from perso.segments.spec import SegmentSpec
 from perso.tuning.spec import SearchSpec
 from tune_jobs.evaluate import EvaluateSpec
 
@@ -16,7 +16,7 @@ class JobSpec:
 
     prepare: PrepareSpec = field(default_factory=PrepareSpec)
     """Input and interactions."""
-    segments: RfmSpec = field(default_factory=RfmSpec)
+    segments: SegmentSpec = field(default_factory=SegmentSpec)
     """Customer segments."""
     search: SearchSpec = field(default_factory=SearchSpec)
     """The grid, what every trial is measured by and what decides."""

@@ -1,43 +1,90 @@
-"""Segments on a Ray cluster: one task per event file, scores on the driver.
+"""Segments on a Ray cluster: one pass over the event files with Ray Data, then parts as tasks.
 
-All rules are in ``perso.segments.rfm``; this file moves tables.
+All rules are in ``perso.segments``; this file moves functions to where the files are.
 """
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any, TypeVar
 
-import pyarrow as pa
 import ray
+import ray.data
 
 from perso.data.prepared import PreparedData
 from perso.distributed.cluster import own_errors
-from perso.segments.rfm import RfmSpec, concat_summaries, score_rfm, summarize_file
+from perso.features.rows import FeatureRows
+from perso.segments.history import Input, segment_history
+from perso.segments.spec import SegmentSpec
+from perso.segments.summary import WeekSummary
+from perso.workspace import Workspace
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-def compute_segments(
-    data: PreparedData, as_of: datetime, spec: RfmSpec, *, created: datetime | None = None
-) -> pa.Table:
-    """Feature rows of every user with an event before ``as_of``; needs a connected Ray.
+def segment_customers(
+    data: PreparedData,
+    workspace: Workspace,
+    *,
+    as_ofs: Sequence[datetime],
+    spec: SegmentSpec,
+    seed: int = 0,
+    created: datetime | None = None,
+) -> list[WeekSummary]:
+    """Write every feature row as of each instant; needs a connected Ray.
 
-    A worker holds one event file; the driver holds one row per user (quintiles need them all),
-    about 150 bytes each, and never an event.
+    The same rows as :func:`perso.segments.history.segment_history` writes without Ray. A worker
+    holds one event file; the driver holds no event, and about 200 bytes a customer. The
+    workspace lies on a disk that every node sees.
 
     Args:
-        data: The prepared dataset; its event files are readable from every node.
-        as_of: Aware instant; events at or after it are not counted.
-        spec: The measuring window.
-        created: From when the rows count as known; ``as_of`` where not given, as for a replay.
-
-    Returns:
-        USER_RFM_SCHEMA rows sorted by ``user_id``, equal to those of
-        :func:`perso.segments.rfm.compute_rfm` over the same files.
+        data: The prepared dataset.
+        workspace: Where rows and summaries go.
+        as_ofs: Aware instants; an event at or after one is not counted for it.
+        spec: How customers are measured, scored and grouped.
+        seed: Of samples and fits.
+        created: From when the rows count as known; None for a replay.
 
     Raises:
-        ValueError: If an instant has no time zone or ``created`` is before ``as_of``.
-        ArtifactError: If a user's events are spread over two files.
+        ValueError: If no instant is given or one has no time zone.
+        InputError: If no customer has an event before one of the instants.
+        ArtifactError: If a customer's events are spread over two files.
     """
-    summarize = ray.remote(summarize_file)
+    return segment_history(
+        Input(event_files=data.event_files, catalog_file=data.folder / "catalog.parquet"),
+        as_ofs,
+        spec=spec,
+        sink=FeatureRows(workspace),
+        folder=workspace.segments,
+        seed=seed,
+        created=created,
+        map_files=_map_with_ray_data,
+        map_parts=_map_with_tasks,
+    )
+
+
+def _map_with_ray_data(function: Callable[[T], R], items: Sequence[T], /) -> list[R]:
+    """Results travel in a column of Python objects, each a few numbers."""
+    numbered = [{"place": place} for place in range(len(items))]
+
+    def apply(row: dict[str, Any]) -> dict[str, Any]:
+        place = int(row["place"])
+        return {"place": place, "result": [function(items[place])]}
+
     with own_errors():
-        summaries = ray.get(
-            [summarize.remote(path, as_of=as_of, spec=spec) for path in data.event_files]
-        )
-    return score_rfm(concat_summaries(summaries), as_of=as_of, created=created or as_of)
+        rows = ray.data.from_items(numbered, override_num_blocks=len(items)).map(apply).take_all()
+    return [row["result"][0] for row in sorted(rows, key=lambda row: int(row["place"]))]
+
+
+def _map_with_tasks(function: Callable[[T], R], items: Sequence[T], /) -> list[R]:
+    if len(items) == 1:  # a task would cost more than it spreads
+        return [function(items[0])]
+    shared = ray.put(function)
+    with own_errors():
+        results: list[R] = ray.get([_apply.remote(shared, item) for item in items])
+    return results
+
+
+@ray.remote
+def _apply(function: Callable[[T], R], item: T) -> R:
+    return function(item)
