@@ -1,28 +1,42 @@
-"""Where feature rows lie: Parquet that perso writes, one folder per as-of instant."""
+"""Where feature rows come from: Parquet that perso writes, and events that the service pushes."""
 
 import os
 from pathlib import Path
 
-from entities import OWNER
-from feast import FileSource, PushSource
+from feast import Field, FileSource, PushSource, RequestSource
+from feast.types import UnixTimestamp
+
+from perso.dictionary import CREATED, EVENT_TIMESTAMP, OWNER, USER_RECENT_EVENTS, View
 
 # Feast resolves relative paths in some places and not in others; an absolute one works in all.
 _ROOT = Path(os.environ.get("PERSO_ROOT") or Path(__file__).resolve().parents[1] / ".perso")
 
-user_rfm_source = FileSource(
-    name="user_rfm_source",
-    path=f"{_ROOT.expanduser().absolute()}/features/user_rfm/*/*.parquet",
-    timestamp_field="event_timestamp",
-    created_timestamp_column="created",
-    description="RFM rows as of an instant; an event at or after it is never counted.",
+
+def rows_of(view: View) -> FileSource:
+    """The rows that perso writes for a view."""
+    return FileSource(
+        name=f"{view.name}_rows",
+        path=f"{_ROOT.expanduser().absolute()}/features/rows/as_of=*/{view.name}/*.parquet",
+        timestamp_field=EVENT_TIMESTAMP,
+        created_timestamp_column=CREATED,
+        description=f"Rows of {view.name}, one folder per as-of instant.",
+        owner=OWNER,
+        tags={"writer": "perso"},
+    )
+
+
+user_recent_events_push = PushSource(
+    name="user_recent_events_push",
+    batch_source=rows_of(USER_RECENT_EVENTS),
+    description="Events as they come in, online at once, between two nightly runs.",
     owner=OWNER,
     tags={"writer": "perso"},
 )
 
-user_rfm_push = PushSource(
-    name="user_rfm_push",
-    batch_source=user_rfm_source,
-    description="RFM rows that go online at once; write them to the files as well.",
+request_time = RequestSource(
+    name="request_time",
+    schema=[Field(name="asked_at", dtype=UnixTimestamp, description="The moment of the request.")],
+    description="What only the request knows.",
     owner=OWNER,
-    tags={"writer": "perso"},
+    tags={"writer": "reader"},
 )

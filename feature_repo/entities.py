@@ -2,7 +2,7 @@
 
 from feast import Entity, Project, ValueType
 
-OWNER = "perso"
+from perso.dictionary import ITEM, OWNER, USER
 
 project = Project(
     name="perso",
@@ -13,9 +13,20 @@ project = Project(
 
 user = Entity(
     name="user",
-    join_keys=["user_id"],
+    join_keys=[USER],
     value_type=ValueType.STRING,
     description="A customer, by the shop's own id.",
     owner=OWNER,
     tags={"pii": "pseudonymous"},
 )
+
+item = Entity(
+    name="item",
+    join_keys=[ITEM],
+    value_type=ValueType.STRING,
+    description="What the shop sells, by the shop's own id.",
+    owner=OWNER,
+    tags={"pii": "none"},
+)
+
+ENTITIES = {USER: user, ITEM: item}

@@ -1,53 +1,76 @@
-"""What is known about a customer. One view: each view is one more online read."""
+"""What is known about a customer or an item: one view per table of the dictionary."""
 
 from datetime import timedelta
 
-from data_sources import user_rfm_push
-from entities import OWNER, user
+import pyarrow as pa
+from data_sources import rows_of, user_recent_events_push
+from entities import item, user
 from feast import FeatureView, Field
-from feast.types import Float32, Float64, Int64, String
+from feast.data_source import DataSource
+from feast.types import Array, Bool, Float32, Float64, Int64, String, UnixTimestamp
 
-user_rfm = FeatureView(
-    name="user_rfm",
-    entities=[user],
-    ttl=timedelta(days=365),
-    schema=[
-        Field(name="user_id", dtype=String, description="The customer."),
-        Field(
-            name="recency_days",
-            dtype=Float32,
-            description="Days since the last purchase; null: never bought.",
-        ),
-        Field(
-            name="frequency",
-            dtype=Int64,
-            description="Orders in the window of the segment spec, half a year by default.",
-        ),
-        Field(name="monetary", dtype=Float64, description="Total spend so far."),
-        Field(
-            name="recency_score",
-            dtype=Int64,
-            description="Quintile among buyers, 5 the most recent; 0: never bought.",
-        ),
-        Field(
-            name="frequency_score",
-            dtype=Int64,
-            description="Quintile among buyers, 5 the most orders; 0: never bought.",
-        ),
-        Field(
-            name="monetary_score",
-            dtype=Int64,
-            description="Quintile among buyers, 5 the highest spend; 0: never bought.",
-        ),
-        Field(
-            name="segment",
-            dtype=String,
-            description="The named segment of the three scores; browsers: never bought.",
-        ),
-    ],
-    source=user_rfm_push,
-    online=True,
-    description="Recency, frequency, monetary value and segment of a customer.",
-    owner=OWNER,
-    tags={"status": "stable"},
-)
+import perso.dictionary as known
+from perso.schema import TIMESTAMP
+
+TYPES = {
+    pa.string(): String,
+    pa.int64(): Int64,
+    pa.float32(): Float32,
+    pa.float64(): Float64,
+    pa.bool_(): Bool,
+    TIMESTAMP: UnixTimestamp,
+    pa.list_(pa.string()): Array(String),
+    pa.list_(pa.float32()): Array(Float32),
+}
+
+
+def _field(feature: known.Feature) -> Field:
+    null = f"Null: {feature.null}." if feature.null else "Never null."
+    return Field(
+        name=feature.name,
+        dtype=TYPES[feature.type],
+        description=f"{feature.description} Unit: {feature.unit}. Window: {feature.window}. {null}",
+        tags={"unit": feature.unit, "window": feature.window, "owner": feature.owner},
+    )
+
+
+def _view(view: known.View, source: DataSource | None = None) -> FeatureView:
+    entity = {known.USER: user, known.ITEM: item}[view.entity]
+    return FeatureView(
+        name=view.name,
+        entities=[entity],
+        ttl=timedelta(days=view.ttl_days),
+        schema=[
+            Field(name=view.entity, dtype=String, description=entity.description),
+            *map(_field, view.features),
+        ],
+        source=source or rows_of(view),
+        online=True,
+        description=view.description,
+        owner=known.OWNER,
+        tags={"status": "stable", "entity": view.entity, "source": view.source},
+    )
+
+
+user_activity = _view(known.USER_ACTIVITY)
+user_profile = _view(known.USER_PROFILE)
+user_rfm = _view(known.USER_RFM)
+user_clusters = _view(known.USER_CLUSTERS)
+user_affinities = _view(known.USER_AFFINITIES)
+user_recent_events = _view(known.USER_RECENT_EVENTS, user_recent_events_push)
+item_profile = _view(known.ITEM_PROFILE)
+item_popularity = _view(known.ITEM_POPULARITY)
+
+VIEWS = {
+    view.name: view
+    for view in (
+        user_activity,
+        user_profile,
+        user_rfm,
+        user_clusters,
+        user_affinities,
+        user_recent_events,
+        item_profile,
+        item_popularity,
+    )
+}

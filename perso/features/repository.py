@@ -7,6 +7,7 @@ a plain ``feast apply`` register the same objects.
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,10 +20,14 @@ from perso.errors import FeatureStoreError
 from perso.features.feast_import import import_feast
 from perso.workspace import Workspace
 
-OVERLAY_VARIABLE: Final = "FEAST_FS_YAML_FILE_PATH"
-"""Feast's own variable: a settings file to use in place of ``feature_repo``'s."""
+STORE_VARIABLE: Final = "PERSO_FEATURE_STORE"
+"""Names the store: ``local``, or a file of ``feature_repo/overlays``."""
+FILE_VARIABLE: Final = "FEAST_FS_YAML_FILE_PATH"
+"""Feast's own variable: a settings file to use whatever store is named."""
+LOCAL: Final = "local"
 
 _ROOT_PLACEHOLDER: Final = "../.perso"
+_VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 _reading = threading.Lock()
 
 
@@ -61,34 +66,83 @@ def declared_objects(workspace: Workspace) -> list[Any]:
     return [declared for kind in contents for declared in kind]
 
 
+def settings_file() -> Path:
+    """The Feast settings that the environment chooses.
+
+    Raises:
+        FeatureStoreError: If the store named is none of the overlays.
+    """
+    if named := os.environ.get(FILE_VARIABLE):
+        return Path(named)
+    store = os.environ.get(STORE_VARIABLE) or LOCAL
+    folder = repository_folder()
+    if store == LOCAL:
+        return folder / "feature_store.yaml"
+    overlays = {path.stem: path for path in sorted((folder / "overlays").glob("*.yaml"))}
+    if store not in overlays:
+        raise FeatureStoreError(
+            f"{STORE_VARIABLE} is {store!r}; set one of {', '.join([LOCAL, *overlays])}, "
+            f"or name a settings file in {FILE_VARIABLE}"
+        )
+    return overlays[store]
+
+
 def settings(workspace: Workspace) -> dict[str, Any]:
-    """The content of ``feature_store.yaml`` for this workspace, ``${VARIABLES}`` as written.
+    """The content of the settings file for this workspace, ``${VARIABLES}`` as written.
 
     A path that begins with ``../.perso`` in the file is one below the workspace root.
 
     Raises:
         FeatureStoreError: If the settings file cannot be read or is not YAML.
     """
-    overlay = os.environ.get(OVERLAY_VARIABLE)
-    path = Path(overlay) if overlay else repository_folder() / "feature_store.yaml"
+    path = settings_file()
     try:
-        document: dict[str, Any] = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        document = yaml.safe_load(path.read_text())
+        if not isinstance(document, dict):
+            raise TypeError("it holds no settings")
+    except (OSError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise FeatureStoreError(
             f"cannot read Feast settings {path}: {reason}; "
-            f"correct the file or unset {OVERLAY_VARIABLE}"
+            f"correct the file or unset {FILE_VARIABLE}"
         ) from error
-    resolved: dict[str, Any] = _fill_root(document, str(workspace.root))
+    root = f"{workspace.root}/"
+    resolved: dict[str, Any] = _map_text(
+        document, lambda text: text.replace(f"{_ROOT_PLACEHOLDER}/", root)
+    )
     return resolved
 
 
-def _fill_root(value: Any, root: str) -> Any:
+def filled_settings(workspace: Workspace) -> dict[str, Any]:
+    """The settings with the values of the environment in place of ``${VARIABLES}``.
+
+    Each value is put in as it is, whatever characters a password has.
+
+    Raises:
+        FeatureStoreError: If the file cannot be read, or a variable that it names is not set.
+    """
+    found = settings(workspace)
+    missing: set[str] = set()
+
+    def fill(text: str) -> str:
+        missing.update(name for name in _VARIABLE.findall(text) if name not in os.environ)
+        return _VARIABLE.sub(lambda match: os.environ.get(match[1], ""), text)
+
+    filled: dict[str, Any] = _map_text(found, fill)
+    if missing:
+        raise FeatureStoreError(
+            f"{settings_file()} needs {', '.join(sorted(missing))}, which is not set; "
+            "set it to what the comment at the top of the file says"
+        )
+    return filled
+
+
+def _map_text(value: Any, change: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _fill_root(item, root) for key, item in value.items()}
-    if isinstance(value, str):
-        return value.replace(_ROOT_PLACEHOLDER + "/", root + "/")
-    return value
+        return {key: _map_text(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_map_text(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
 
 
 @contextlib.contextmanager

@@ -1,8 +1,6 @@
 import subprocess
 import sys
 
-import pytest
-
 CHEAP = """
 import sys, typeguard
 real = typeguard.typechecked
@@ -38,10 +36,9 @@ def test_feast_comes_without_torch_and_without_lasting_patches():
     python(CHEAP)
 
 
-@pytest.mark.slow
-def test_a_cheap_import_reads_what_a_plain_import_reads(features, rfm_rows, day, workspace):
-    features.write_rfm(rfm_rows(day(1), ann="loyal"))
-    features.materialize(day(1))
+def test_a_cheap_import_reads_what_a_plain_import_reads(features, make_all, day, workspace):
+    features.rows.write_rows(day(1), make_all(day(1), users=["ann"], segment="loyal"))
+    features.sync()
     cheap = python(READ, str(workspace.root), "cheap")
     assert "loyal" in cheap
     assert cheap == python(READ, str(workspace.root), "plain")
