@@ -4,6 +4,7 @@ Decides names, bounds and required fields. Unknown fields are refused, so a miss
 error instead of a list that ignores it.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -25,6 +26,7 @@ from perso.data.events import TYPES_WITH_VALUE
 from perso.online.live import Conditions, Question
 from perso.online.ranking import Source
 from perso.stream.event import Event
+from serve_app.feature_reader import Outcome
 
 MAX_K: Final = 200
 MAX_EVENTS: Final = 1000
@@ -127,13 +129,19 @@ class RecommendationsBody(Body):
     )
     filter: Filter = Filter()
     exclude_item_ids: list[Id] = Field(default=[], max_length=1000)
+    segment: Label | None = Field(
+        default=None,
+        description="Stands for the segment that the feature store has; one of those the model, "
+        "the rules or the shop know.",
+        examples=["champions"],
+    )
 
     @model_validator(mode="after")
     def _somebody(self) -> Self:
         _require_somebody(self.user_id, self.session_id)
         return self
 
-    def to_question(self, segment: str | None) -> Question:
+    def to_question(self, segment: str | None, attributes: Mapping[str, Any] | None) -> Question:
         """The same question in the library's words."""
         return Question(
             user_id=self.user_id,
@@ -141,6 +149,7 @@ class RecommendationsBody(Body):
             k=self.k,
             context=self.context.model_dump(exclude_none=True),
             segment=segment,
+            attributes=attributes,
             exclude_seen=self.exclude_seen,
             conditions=Conditions(
                 categories=tuple(self.filter.categories),
@@ -191,8 +200,13 @@ class RecommendationsQuery(SimilarQuery):
         default=True,
         description="Leave out items the shopper already acted on, a minute ago included.",
     )
+    segment: Label | None = Field(
+        default=None, description="Stands for the segment that the feature store has."
+    )
 
-    def to_question(self, user_id: str, segment: str | None) -> Question:
+    def to_question(
+        self, user_id: str, segment: str | None, attributes: Mapping[str, Any] | None
+    ) -> Question:
         """The same question in the library's words."""
         context = Context(device=self.device, region=self.region, daypart=self.daypart)
         return Question(
@@ -201,6 +215,7 @@ class RecommendationsQuery(SimilarQuery):
             k=self.k,
             context=context.model_dump(exclude_none=True),
             segment=segment,
+            attributes=attributes,
             exclude_seen=self.exclude_seen,
             conditions=self.to_conditions(),
         )
@@ -215,6 +230,9 @@ class RecommendedItem(Body):
     title: str | None
     price: float | None
     categories: list[str]
+    boosted_by: list[str] = Field(
+        default=[], description="Strategy rules that moved the item; their boost is in the score."
+    )
 
 
 class Recommendations(Body):
@@ -226,7 +244,21 @@ class Recommendations(Body):
         description="The best rung of the fallback ladder that gave an item; null: empty list."
     )
     segment: str | None = Field(description="The shopper's segment, where known.")
-    feature_age_s: float | None = Field(description="Age of the segment, in seconds.")
+    segment_source: Literal["request", "feature_store"] | None = Field(
+        description="Where the segment is from; null: none is known."
+    )
+    features: Outcome | Literal["not_asked"] = Field(
+        description="How the feature store was read. fresh: now; cached: a moment ago; stale: "
+        "either, but the segment is older than the service's limit, and used all the same; kept: "
+        "an older row, because the store does not answer; unknown: it has no segment for this "
+        "user; slow, down: it did not answer; not_asked: an anonymous shopper."
+    )
+    feature_age_s: float | None = Field(
+        description="Age of the stored segment, in seconds; null: none is stored."
+    )
+    strategies: list[str] = Field(
+        default=[], description="Rules of the shop that concern this shopper."
+    )
     num_recent_events: int = Field(description="Newest events that the list already knows.")
     degraded: list[Literal["event_log", "feature_store"]] = Field(
         description="Parts that did not answer; the list does without them."
@@ -356,13 +388,30 @@ class Segments(Body):
     user_id: str
     segment: str
     as_of: AwareDatetime = Field(description="The instant the segment was computed for.")
-    age_s: float = Field(description="Seconds since ``as_of``.")
+    age_s: float = Field(description="Seconds since `as_of`.")
+    features: Outcome = Field(
+        description="How the feature store was read: fresh, cached, stale (older than the "
+        "service's limit) or kept (an older row, because the store does not answer)."
+    )
     recency_days: float | None = Field(description="Since the last purchase; null: never bought.")
-    frequency: int = Field(description="Orders in the measuring window.")
-    monetary: float = Field(description="Spend up to ``as_of``.")
-    recency_score: int = Field(description="1 (worst) to 5; 0: never bought.")
-    frequency_score: int
-    monetary_score: int
+    recency_score: int = Field(description="100 (just now) to 1; 0: never bought.")
+    frequency: int = Field(description="Orders in the last six months.")
+    frequency_quartile: int = Field(description="1 to 4 (most orders); 0: never bought.")
+    monetary: float = Field(description="Spend up to `as_of`, less refunds.")
+    monetary_tier: int = Field(description="1 to 4 (spends most); 0: never bought.")
+    rfm_score: float = Field(description="0 to 100: the three on one scale.")
+    composite_score: float = Field(description="0 to 1: the weighted dimensions of the shop.")
+    score_dimensions: list[str] = Field(description="What the composite score is made of.")
+    score_contributions: list[float] = Field(
+        description="What each dimension adds; they add up to the composite score."
+    )
+    cluster: str | None = Field(description="Stable id of the cluster; null: none, or too small.")
+    cluster_label: str | None = Field(description="The cluster in words.")
+    cluster_membership: float | None = Field(description="Certainty of the cluster, 0 to 1.")
+    engagement: float | None = Field(description="0 to 1: depth of visits and dwell.")
+    engagement_level: str | None = Field(description="low, medium or high.")
+    top_categories: list[str] | None = Field(description="What the customer likes, best first.")
+    top_brands: list[str] | None = Field(description="Brands, best first.")
 
 
 class Model(Body):

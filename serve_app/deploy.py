@@ -40,7 +40,12 @@ def load_config(path: Path = CONFIG_FILE) -> ServeDeploySchema:
 
 
 def deploy(
-    workspace: Workspace, *, host: str | None = None, port: int | None = None, timeout_s: float = 60
+    workspace: Workspace,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    strategies: Path | None = None,
+    timeout_s: float = 60,
 ) -> str:
     """Start the service, or replace the running one, and wait until it answers.
 
@@ -51,13 +56,14 @@ def deploy(
         workspace: Whose champion and event log are served.
         host: Address to listen on; default: the config file's.
         port: Port to listen on; default: the config file's.
+        strategies: File of segment -> strategy rules; default: the config file's, which names none.
         timeout_s: How long to wait for the first answer over HTTP.
 
     Returns:
         The base URL.
 
     Raises:
-        InputError: If the port is taken by another process.
+        InputError: If the port is taken by another process, or a rule is wrong.
         ClusterError: If the service does not come up.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -65,11 +71,15 @@ def deploy(
     application = config.applications[0]
     host, port = host or config.http_options.host, port or config.http_options.port
     http_options = config.http_options.model_dump() | {"host": host, "port": port}
-    _start_proxy(HTTPOptions(**http_options))
+    given = {"root": str(workspace.root)}
+    if strategies is not None:
+        given["strategies"] = str(strategies)
+    # Before anything starts: a wrong rule is told at once.
     target = build(
-        BuildArgs(**{**application.args, "root": str(workspace.root)}),
+        BuildArgs(**{**application.args, **given}),
         options={d.name: _options(d) for d in application.deployments},
     )
+    _start_proxy(HTTPOptions(**http_options))
     try:
         serve.run(
             target,

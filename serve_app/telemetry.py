@@ -38,8 +38,19 @@ class Telemetry:
         self._degraded = Counter(
             "perso_degraded_total", "Answers that did without a part of the service.", ("part",)
         )
+        self._feature_reads = Counter(
+            "perso_feature_reads_total",
+            "Reads of a customer's features, by how they went.",
+            ("outcome",),
+        )
         self._events = Counter(
             "perso_events_total", "Events received: accepted or duplicate.", ("outcome",)
+        )
+        self._pushed = Counter(
+            "perso_recent_rows_pushed_total", "Customers' recent events sent to the feature store."
+        )
+        self._failed_pushes = Counter(
+            "perso_recent_push_failures_total", "Pushes of recent events that failed."
         )
         self._unknown_items = Counter(
             "perso_events_unknown_item_total", "Events on items that the model does not know."
@@ -62,6 +73,10 @@ class Telemetry:
         """One answer that did without the event log or the feature store."""
         self._degraded.inc(1, {"part": part})
 
+    def count_feature_read(self, outcome: str) -> None:
+        """One read of a customer's features."""
+        self._feature_reads.inc(1, {"outcome": outcome})
+
     def count_events(self, *, accepted: int, duplicates: int, unknown_items: int) -> None:
         """One append to the event log."""
         for outcome, number in (("accepted", accepted), ("duplicate", duplicates)):
@@ -69,6 +84,15 @@ class Telemetry:
                 self._events.inc(number, {"outcome": outcome})
         if unknown_items:
             self._unknown_items.inc(unknown_items)
+
+    def count_pushed(self, rows: int) -> None:
+        """Recent events of some customers are in the feature store."""
+        if rows:
+            self._pushed.inc(rows)
+
+    def count_push_failure(self) -> None:
+        """Recent events did not reach the feature store; they are tried again."""
+        self._failed_pushes.inc(1)
 
     def set_model_version(self, version: str) -> None:
         """A version begins to answer."""

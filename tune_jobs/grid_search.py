@@ -8,13 +8,16 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 
+from perso.data.prepared import PreparedData
 from perso.distributed.cluster import connect
 from perso.distributed.interactions import prepare
 from perso.distributed.tuning import SearchResult, run_search
 from perso.errors import PersoError
-from perso.features.groups import user_groups
-from perso.features.store import open_features
+from perso.features.customers import read_customers
+from perso.features.store import Features, open_features
+from perso.models.side_data import SideData
 from perso.schema import SPLITS
 from perso.spec import load_spec
 from perso.workspace import Workspace
@@ -26,8 +29,9 @@ from tune_jobs.spec import JobSpec
 def run(job: JobSpec, workspace: Workspace) -> SearchResult:
     """Prepare and segment what is not there yet, search the grid, test and judge the winner.
 
-    Each period is measured by the segments known when it began, read back from the feature store
-    as any other reader would; those at the end of the data are left online for the service.
+    Each period is measured by what was known of customers when it began, read back from the
+    feature store as any other reader would; those at the end of the data are left online for the
+    service.
 
     Raises:
         InputError: If the input cannot be used or a period is empty.
@@ -41,9 +45,14 @@ def run(job: JobSpec, workspace: Workspace) -> SearchResult:
         job.search,
         data,
         workspace,
-        validation_segments=user_groups(features, data.users, as_of=data.split_end("train")),
-        test_segments=user_groups(features, data.users, as_of=data.split_end("validation")),
+        before_validation=_known_before(features, data, as_of=data.split_end("train")),
+        before_test=_known_before(features, data, as_of=data.split_end("validation")),
     )
+
+
+def _known_before(features: Features, data: PreparedData, *, as_of: datetime) -> SideData:
+    segments, attributes = read_customers(features, data.users, as_of=as_of)
+    return SideData(segments=segments, user_features=attributes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,11 +7,10 @@ the dataset, the workers and the registry.
 import logging
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from perso.data.groups import UserGroups
 from perso.data.prepared import PreparedData
 from perso.distributed.finalist import log_finalist, train_on_cluster
 from perso.distributed.trials import flat, in_words, run_trials
@@ -59,8 +58,8 @@ def run_search(
     data: PreparedData,
     workspace: Workspace,
     *,
-    validation_segments: UserGroups | None = None,
-    test_segments: UserGroups | None = None,
+    before_validation: SideData | None = None,
+    before_test: SideData | None = None,
 ) -> SearchResult:
     """Search the grid, test the winner, register it, and promote it if it beats popularity.
 
@@ -72,8 +71,8 @@ def run_search(
         data: The dataset; winner and popularity serve what they were tested as, trained on
             everything before the test period.
         workspace: Where runs, versions and Tune's own records go.
-        validation_segments: Each user's segment as of the end of train.
-        test_segments: Each user's segment as of the end of validation.
+        before_validation: Segments and attributes of users as of the end of train.
+        before_test: The same as of the end of validation.
 
     Raises:
         InputError: If a period has no interactions.
@@ -89,8 +88,8 @@ def run_search(
                 "prepare more data or change its split"
             )
     catalog = data.catalog()
-    before_validation = SideData(segments=validation_segments, item_features=catalog)
-    before_test = SideData(segments=test_segments, item_features=catalog)
+    before_validation = replace(before_validation or SideData(), item_features=catalog)
+    before_test = replace(before_test or SideData(), item_features=catalog)
     registry = Registry(workspace)
     lineage = _lineage(data)
     run_id = registry.open_run(spec.name, params=flat(spec_to_dict(spec)), tags=lineage)
@@ -108,7 +107,7 @@ def run_search(
         logger.info("search: %s wins", in_words(winner.settings))
         finalist = train_on_cluster(spec, winner.number, known, test, before_test)
         validation_baseline = measure_popularity(
-            fit_popularity(train, validation_segments),
+            fit_popularity(train, before_validation.segments),
             spec,
             known=train,
             held_out=validation,

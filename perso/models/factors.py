@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,9 +135,16 @@ class FactorModel:
             return False
         return bool(self.user_weight_U[user_index] > 0 or self.user_factors_UD[user_index].any())
 
-    def knows_request(self, *, segment: str | None, context: Mapping[str, str]) -> bool:
-        """Whether training has a vector for the segment or any value of the context."""
-        return bool(self.request_features.vector({**context, SEGMENT: segment}).any())
+    def knows_request(
+        self,
+        *,
+        segment: str | None,
+        context: Mapping[str, str],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Whether training has a vector for the segment, the context or an attribute."""
+        asked_D = self.request_features.vector({**context, SEGMENT: segment})
+        return bool(asked_D.any() or self._attribute_vector(-1, attributes).any())
 
     def own_vector(self, user_index: int) -> NDArray[np.float32]:
         """The trained vector of one user, shape (D,); zero for a stranger (-1)."""
@@ -181,14 +188,25 @@ class FactorModel:
         *,
         segment: str | None = None,
         context: Mapping[str, str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> NDArray[np.float32]:
         """Scores after new events, shape (I,); see :class:`perso.models.protocol.PersonalModel`."""
         offset_D = self.request_features.vector({**(context or {}), SEGMENT: segment})
+        offset_D += self._attribute_vector(user_index, attributes)
         own_D = self.own_vector(user_index)
         if len(recent):
             own_D = self.encoder.solve(self, user_index, recent, offset_D)
         scores_I: NDArray[np.float32] = self.score_vectors((own_D + offset_D)[np.newaxis])[0]
         return scores_I
+
+    def _attribute_vector(
+        self, user_index: int, attributes: Mapping[str, Any] | None
+    ) -> NDArray[np.float32]:
+        """What attributes say of a user without an own vector, shape (D,); zero for others."""
+        if attributes is None or self.user_encoder is None or self.knows(user_index):
+            return np.zeros(self.num_factors, np.float32)
+        vector_D: NDArray[np.float32] = self.user_encoder.encode_one(attributes)
+        return vector_D
 
     def similarity(self, item_index: int) -> NDArray[np.float32]:
         """Cosine of every item's vector with one's, shape (I,); 0 where either has none."""

@@ -2,9 +2,10 @@
 
 # N rows, S feature values, D factors
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +56,22 @@ class FeatureEncoder:
             ValueError: If a column is missing or does not fit its kind.
         """
         return self.encode_matrix(self.columns.encode(table))
+
+    def encode_one(self, features: Mapping[str, Any]) -> NDArray[np.float32]:
+        """The vector of one row of plain values, shape (D,); a column it lacks says nothing.
+
+        Raises:
+            ValueError: If a value does not fit its column's kind.
+        """
+        vector_D = np.zeros(self.vectors_SD.shape[1], np.float32)
+        start = 0
+        for column in self.columns.columns:
+            cell = features.get(column.spec.column)
+            if cell is not None and cell != []:
+                _, values, weights = column.entries(pa.chunked_array([pa.array([cell])]))
+                vector_D += weights @ self.vectors_SD[start + values]
+            start += column.num_values
+        return vector_D
 
     def encode_matrix(self, matrix: FeatureMatrix) -> EncodedRows:
         """The same for rows that the columns have read already."""

@@ -93,7 +93,13 @@ class ItemKnnModel:
         """Whether training has seen an interaction of the user; False for -1."""
         return len(self.history.of(user_index)[0]) > 0
 
-    def knows_request(self, *, segment: str | None, context: Mapping[str, str]) -> bool:
+    def knows_request(
+        self,
+        *,
+        segment: str | None,
+        context: Mapping[str, str],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> bool:
         """False: neighbours follow from items alone."""
         return False
 
@@ -118,10 +124,11 @@ class ItemKnnModel:
         *,
         segment: str | None = None,
         context: Mapping[str, str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> NDArray[np.float32]:
         """Scores after new events, shape (I,); see :class:`perso.models.protocol.PersonalModel`.
 
-        Segment and context are without effect.
+        Segment, context and attributes are without effect.
         """
         items, weights = self.history.of(user_index)
         all_items = np.concatenate([items, recent.item_indices.astype(np.int32)])

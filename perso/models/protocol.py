@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +91,14 @@ class PersonalModel(Recommender, Protocol):
         """
         ...
 
-    def knows_request(self, *, segment: str | None, context: Mapping[str, str]) -> bool:
-        """Whether segment or context alone move the scores, so that even a stranger's differ."""
+    def knows_request(
+        self,
+        *,
+        segment: str | None,
+        context: Mapping[str, str],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Whether what a request tells alone moves the scores, so that even a stranger's differ."""
         ...
 
     def score_recent(
@@ -102,6 +108,7 @@ class PersonalModel(Recommender, Protocol):
         *,
         segment: str | None = None,
         context: Mapping[str, str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> NDArray[np.float32]:
         """Scores of every item for one user who did something new, shape (I,).
 
@@ -113,6 +120,8 @@ class PersonalModel(Recommender, Protocol):
             recent: What happened since training.
             segment: The user's segment, where known.
             context: Values of context columns, where known; other columns are ignored.
+            attributes: Features of a user of whom training knew nothing, by the names of
+                ``SideData.user_features``; those of a known user are in the user's own vector.
         """
         ...
 

@@ -9,19 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
 from perso.errors import ArtifactError, EventLogError, NoChampionError, UnknownIdError
 from perso.models.bundle import Bundle, load_bundle
+from perso.models.request_features import SEGMENT
 from perso.online.ranking import ItemFilter, Query, RankedItem, Ranker, Source
 from perso.online.session import SessionSpec, summarize_events
+from perso.online.strategies import StrategySpec
 from perso.schema import DAYPARTS
+from perso.segments.cube import DEFAULT_BOXES, SegmentCube
+from perso.segments.names import OTHER
 from perso.stream.event import Event
 from perso.stream.protocol import EventStream
 
 logger = logging.getLogger(__name__)
+
+KNOWN_SEGMENTS: Final = frozenset({*SegmentCube(DEFAULT_BOXES).names, OTHER})
+"""Labels that every shop may have."""
 
 _CARD: Final = ("item_id", "title", "price", "categories")
 
@@ -57,6 +64,8 @@ class Question:
     """Values of device, region and daypart; the daypart is the time of asking if not given."""
     segment: str | None = None
     """The customer's segment, where known."""
+    attributes: Mapping[str, Any] | None = None
+    """What the feature store knows of the customer, by feature name."""
     exclude_seen: bool = True
     """Leave out items the shopper already acted on, in training or just now: a recommendation
     shows something else than the page that led to it, and what the next training will hide is
@@ -81,6 +90,8 @@ class AnswerItem:
     """In the catalogue's currency."""
     categories: Sequence[str]
     """Empty where unknown."""
+    boosted_by: tuple[str, ...] = ()
+    """Names of the strategy rules that moved it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +108,8 @@ class Answer:
     """Whether the event log could not be read, so that the newest events are missing."""
     items: list[AnswerItem]
     """Best first."""
+    strategies: tuple[str, ...] = ()
+    """Names of the rules that concerned the shopper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,16 +126,24 @@ class _Served:
 class LiveRecommender:
     """The served model and the event log, asked together. Safe to share between threads."""
 
-    def __init__(self, log: EventStream, *, spec: SessionSpec | None = None) -> None:
+    def __init__(
+        self,
+        log: EventStream,
+        *,
+        spec: SessionSpec | None = None,
+        strategies: StrategySpec | None = None,
+    ) -> None:
         """Nothing answers yet.
 
         Args:
             log: Where the newest events are.
             spec: How they are weighed; a bundle that says which event weights it was trained with
                 replaces those.
+            strategies: The shop's rules; none: lists are the model's own.
         """
         self._log = log
         self._spec = spec or SessionSpec()
+        self._strategies = strategies or StrategySpec()
         self._served: _Served | None = None
         self._log_is_down = False
 
@@ -156,7 +177,7 @@ class LiveRecommender:
         Raises:
             ArtifactError: If the event weights in its manifest are none.
         """
-        ranker = Ranker(bundle)
+        ranker = Ranker(bundle, strategies=self._strategies)
         bundle.users.index_of("")  # builds the look-up tables before a request has to
         bundle.items.index_of("")
         warm = ItemFilter(categories=("",), price_min=0.0, in_stock=True)
@@ -171,6 +192,7 @@ class LiveRecommender:
             session_spec=_with_trained_weights(self._spec, bundle),
             cards={name: cards[name].chunk(0) for name in _CARD},
         )
+        self._warn_of_idle_rules(self._served)
 
     def recommend(self, question: Question, *, now: datetime) -> Answer:
         """The list for one shopper at an instant.
@@ -196,14 +218,27 @@ class LiveRecommender:
             user_index=-1 if user_id is None else served.bundle.users.index_of(user_id),
             session=session,
             segment=question.segment,
+            attributes=question.attributes,
             context={"daypart": DAYPARTS[now.hour // 6], **question.context},
             exclude_seen=question.exclude_seen,
             filters=_to_filter(question.conditions, served.bundle),
         )
         ranked = served.ranker.recommend(query)
         return _answer(
-            served, ranked, num_recent_events=session.num_events, is_degraded=events is None
+            served,
+            ranked,
+            num_recent_events=session.num_events,
+            is_degraded=events is None,
+            strategies=tuple(served.ranker.strategies_for(query)),
         )
+
+    def known_segments(self) -> frozenset[str]:
+        """Every label that a question may name: of training, of the rules, of the default cube.
+
+        Raises:
+            NoChampionError: If no model is served yet.
+        """
+        return self._strategies.segments | _segments_of_shop(self._current().bundle)
 
     def similar(self, item_id: str, *, k: int, conditions: Conditions | None = None) -> Answer:
         """The items closest to one item, the same for every shopper.
@@ -243,6 +278,17 @@ class LiveRecommender:
             raise NoChampionError("no model has been promoted yet; run `perso tune`")
         return self._served
 
+    def _warn_of_idle_rules(self, served: _Served) -> None:
+        """A misspelt label in a rule is no error, since a shop names its segments as it likes."""
+        if idle := served.ranker.idle_rules:
+            logger.warning("no item of version %s meets rules %s", served.version, idle)
+        if strange := sorted(self._strategies.segments - _segments_of_shop(served.bundle)):
+            logger.warning(
+                "rules name segments that version %s was not trained with: %s",
+                served.version,
+                strange,
+            )
+
     def _recent(self, question: Question) -> list[Event] | None:
         """The shopper's newest events, None where the log is down."""
         try:
@@ -277,6 +323,12 @@ def _with_trained_weights(spec: SessionSpec, bundle: Bundle) -> SessionSpec:
         ) from error
 
 
+def _segments_of_shop(bundle: Bundle) -> frozenset[str]:
+    """Labels that training saw, and those that every shop may have."""
+    trained, _ = bundle.popularity.slices.get(SEGMENT, ((), None))
+    return KNOWN_SEGMENTS.union(trained)
+
+
 def _index_of(item_id: str, served: _Served) -> int:
     index = served.bundle.items.index_of(item_id)
     if index < 0:
@@ -296,7 +348,12 @@ def _to_filter(conditions: Conditions, bundle: Bundle) -> ItemFilter:
 
 
 def _answer(
-    served: _Served, ranked: Sequence[RankedItem], *, num_recent_events: int, is_degraded: bool
+    served: _Served,
+    ranked: Sequence[RankedItem],
+    *,
+    num_recent_events: int,
+    is_degraded: bool,
+    strategies: tuple[str, ...] = (),
 ) -> Answer:
     return Answer(
         model_version=served.version,
@@ -304,6 +361,7 @@ def _answer(
         num_recent_events=num_recent_events,
         is_degraded=is_degraded,
         items=[_answer_item(served, item) for item in ranked],
+        strategies=strategies,
     )
 
 
@@ -319,4 +377,5 @@ def _answer_item(served: _Served, item: RankedItem) -> AnswerItem:
         title=title,
         price=price,
         categories=categories or (),
+        boosted_by=item.boosted_by,
     )

@@ -4,24 +4,24 @@ Decides which items may be shown and from where a list is filled: personal score
 popularity of the segment, of the context, of the whole shop. Personal scores are for whom the
 model can tell from others: by a history, a session, features, or what the request says where
 training has learned from it. A lower rung only fills places that the rungs above left empty, so
-scores are comparable within one source, not across two.
+scores are comparable within one source, not across two. A shop's rules move scores within a rung,
+so they never bring a less personal item before a more personal one.
 
 Legend: I items, D factors, K list length, N companions of an item.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from perso.models.bundle import Bundle
 from perso.models.top_k import top_k
+from perso.online.item_groups import ItemGroups
 from perso.online.session import Session
+from perso.online.strategies import Boost, Strategies, StrategySpec, boosted_scores
 from perso.schema import CONTEXT_COLUMNS
 
 Source = Literal[
@@ -72,6 +72,9 @@ class Query:
     """The shopper's segment, where known."""
     context: Mapping[str, str] = field(default_factory=dict)
     """Values of device, region and daypart, where known."""
+    attributes: Mapping[str, Any] | None = None
+    """What the feature store knows of the shopper, by feature name: the model reads it for
+    users it knows nothing of, the rules for everybody."""
     exclude_seen: bool = True
     """Leave out every item the shopper already acted on, in training or just now."""
     filters: ItemFilter = field(default_factory=ItemFilter)
@@ -85,17 +88,32 @@ class RankedItem:
     item_index: int
     """Row of the item vocabulary."""
     score: float
-    """Comparable with the other items of the same source."""
+    """Comparable with the other items of the same source; what rules added is in it."""
     source: Source
     """The rung or rule that put the item here."""
+    boosted_by: tuple[str, ...] = ()
+    """Names of the strategy rules that moved it, up or down."""
 
 
 class Ranker:
     """Lists from one model bundle. Holds no state between calls; safe to share."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, strategies: StrategySpec | None = None) -> None:
+        """Make the lists of one bundle.
+
+        Args:
+            bundle: The model and what belongs to it.
+            strategies: The shop's rules; none: lists are the model's own.
+        """
         self.bundle = bundle
         self._has_signal_I = bundle.model.has_signal_I
+        self._groups = ItemGroups(bundle.catalog)
+        self._strategies = Strategies(strategies or StrategySpec(), bundle, self._groups)
+
+    @property
+    def idle_rules(self) -> list[str]:
+        """Names of the rules that no item of this bundle meets."""
+        return self._strategies.idle
 
     def recommend(self, query: Query) -> list[RankedItem]:
         """At most ``query.k`` distinct allowed items, the ladder's best rung first."""
@@ -104,7 +122,13 @@ class Ranker:
             allowed_I[query.session.known_items] = False
             if query.user_index >= 0:
                 allowed_I[self.bundle.seen.of(query.user_index)] = False
-        return _fill(self._rungs(query), allowed_I, query.k)
+        boosts = self._strategies.boosts(query.segment, query.attributes)
+        return _fill(self._rungs(query), allowed_I, query.k, boosts)
+
+    def strategies_for(self, query: Query) -> list[str]:
+        """Names of the rules that concern the shopper and have items in this shop."""
+        boosts = self._strategies.boosts(query.segment, query.attributes)
+        return [boost.rule for boost in boosts]
 
     def similar(
         self, item_index: int, *, k: int, filters: ItemFilter | None = None
@@ -136,13 +160,16 @@ class Ranker:
         if (
             len(query.session.items)
             or model.knows(query.user_index)
-            or model.knows_request(segment=query.segment, context=query.context)
+            or model.knows_request(
+                segment=query.segment, context=query.context, attributes=query.attributes
+            )
         ):
             scores_I = model.score_recent(
                 query.user_index,
                 query.session.items,
                 segment=query.segment,
                 context=query.context,
+                attributes=query.attributes,
             )
             yield "personal", scores_I, self._has_signal_I
         if query.segment is not None:
@@ -179,58 +206,30 @@ class Ranker:
         global_I = self.bundle.popularity.global_scores_I
         categories = self.bundle.catalog["categories"][item_index].as_py() or ()
         if categories:
-            yield "category_popular", global_I, self._in_categories(tuple(categories))
+            yield "category_popular", global_I, self._groups.in_categories(tuple(categories))
         yield "global_popular", global_I, None
 
     def _allowed(self, filters: ItemFilter) -> NDArray[np.bool_]:
         """A fresh mask, shape (I,)."""
         allowed_I = np.ones(len(self.bundle.items), np.bool_)
         if filters.categories:
-            allowed_I &= self._in_categories(filters.categories)
+            allowed_I &= self._groups.in_categories(filters.categories)
         if filters.price_min is not None:
-            allowed_I &= self._prices_I >= filters.price_min  # nan fails
+            allowed_I &= self._groups.prices_I >= filters.price_min  # nan fails
         if filters.price_max is not None:
-            allowed_I &= self._prices_I <= filters.price_max
+            allowed_I &= self._groups.prices_I <= filters.price_max
         if filters.in_stock:
-            allowed_I &= self._in_stock_I
+            allowed_I &= self._groups.in_stock_I
         allowed_I[list(filters.exclude_items)] = False
         return allowed_I
 
-    def _in_categories(self, categories: tuple[str, ...]) -> NDArray[np.bool_]:
-        inside_I = np.zeros(len(self.bundle.items), np.bool_)
-        for category in categories:
-            inside_I[self._items_by_category.get(category, _NOTHING)] = True
-        return inside_I
-
-    @cached_property
-    def _items_by_category(self) -> dict[str, NDArray[np.int64]]:
-        column = _one_chunk(self.bundle.catalog["categories"])
-        categories = pc.dictionary_encode(pc.list_flatten(column))
-        codes = categories.indices.to_numpy()
-        order = np.argsort(codes, kind="stable")
-        rows = pc.list_parent_indices(column).to_numpy()[order]
-        names = categories.dictionary.to_pylist()
-        bounds = np.searchsorted(codes[order], np.arange(1, len(names)))
-        return dict(zip(names, np.split(rows, bounds), strict=True)) if names else {}
-
-    @cached_property
-    def _prices_I(self) -> NDArray[np.float64]:
-        prices: NDArray[np.float64] = pc.fill_null(
-            self.bundle.catalog["price"], float("nan")
-        ).to_numpy()
-        return prices
-
-    @cached_property
-    def _in_stock_I(self) -> NDArray[np.bool_]:
-        in_stock = pc.fill_null(self.bundle.catalog["in_stock"], True)
-        return np.asarray(in_stock.to_numpy(), np.bool_)
-
 
 _Rung = tuple[Source, NDArray[np.float32], NDArray[np.bool_] | None]
-_NOTHING: Final = np.empty(0, np.int64)
 
 
-def _fill(rungs: Iterator[_Rung], allowed_I: NDArray[np.bool_], k: int) -> list[RankedItem]:
+def _fill(
+    rungs: Iterator[_Rung], allowed_I: NDArray[np.bool_], k: int, boosts: Sequence[Boost] = ()
+) -> list[RankedItem]:
     """Take from each rung what is allowed and not taken; changes ``allowed_I``."""
     ranked: list[RankedItem] = []
     for source, scores_I, candidates_I in rungs:
@@ -238,11 +237,17 @@ def _fill(rungs: Iterator[_Rung], allowed_I: NDArray[np.bool_], k: int) -> list[
         # Only what may be shown is partitioned: numpy is slow where masked scores all tie.
         eligible = np.flatnonzero(mask_I)
         if len(eligible):
-            places_1K, scores_1K = top_k(scores_I[eligible][np.newaxis], k - len(ranked))
+            scores = boosted_scores(scores_I[eligible], boosts, eligible)
+            places_1K, scores_1K = top_k(scores[np.newaxis], k - len(ranked))
             num_found = int((places_1K >= 0).sum())
             found = eligible[places_1K[0, :num_found]]
             ranked += [
-                RankedItem(item_index=index, score=score, source=source)
+                RankedItem(
+                    item_index=index,
+                    score=score,
+                    source=source,
+                    boosted_by=tuple(boost.rule for boost in boosts if boost.items_I[index]),
+                )
                 for index, score in zip(
                     found.tolist(), scores_1K[0, :num_found].tolist(), strict=True
                 )
@@ -251,7 +256,3 @@ def _fill(rungs: Iterator[_Rung], allowed_I: NDArray[np.bool_], k: int) -> list[
         if len(ranked) == k:
             break
     return ranked
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)

@@ -192,10 +192,8 @@ def test_a_search_ends_in_a_tested_version_and_only_a_better_one_becomes_champio
 ):
     registry = Registry(workspace)
     codes_U = np.arange(len(prepared.users), dtype=np.int32) % 2
-    segments = UserGroups(names=("even", "odd"), codes_U=codes_U)
-    result = run_search(
-        search_spec, prepared, workspace, validation_segments=segments, test_segments=segments
-    )
+    side = SideData(segments=UserGroups(names=("even", "odd"), codes_U=codes_U))
+    result = run_search(search_spec, prepared, workspace, before_validation=side, before_test=side)
     assert result.promoted
     popularity = result.test_baseline.report
     assert result.test_model.overall["ndcg@20"] > popularity.overall["ndcg@20"]
@@ -215,7 +213,7 @@ def test_a_search_ends_in_a_tested_version_and_only_a_better_one_becomes_champio
         search_spec,
         known=known,
         held_out=prepared.interactions("test"),
-        side=SideData(segments=segments, item_features=prepared.catalog()),
+        side=replace(side, item_features=prepared.catalog()),
     )
     assert again.to_dict() == result.test_model.to_dict()
     everything = prepared.interactions("train", "validation", "test")

@@ -20,7 +20,10 @@ from perso.models.protocol import UserBatch
 from perso.models.sgd import SgdConfig, fit_sgd
 from perso.models.side_data import SideData
 from perso.schema import CONTEXT_COLUMNS
-from perso.segments.rfm import RfmSpec, score_rfm, summarize_purchases
+from perso.segments.measure_spec import MeasureSpec
+from perso.segments.measures import measure
+from perso.segments.partition import Partition
+from perso.segments.rfm import RfmScale, RfmSpec
 
 SEEDS = (0, 1, 2)
 
@@ -46,9 +49,13 @@ def _build_shop():
     ).by_split
     sizes = {"num_users": len(users), "num_items": len(items)}
     train, held_out = (_to_arrays(parts[split], **sizes) for split in ("train", "test"))
-    summary = summarize_purchases(events, as_of=ends.train, spec=RfmSpec())
-    rfm = score_rfm(summary, as_of=ends.train, created=ends.train)
-    segment_of = dict(zip(rfm["user_id"].to_pylist(), rfm["segment"].to_pylist(), strict=True))
+    # The shop is three months old: who has not come for two of them is as good as lost.
+    spec = RfmSpec(recency_horizon_days=60.0)
+    partition = Partition(events, catalog=shop.catalog, spec=MeasureSpec())
+    measures = measure(partition, ends.train).customers
+    codes = RfmScale.fit(measures, spec).score(measures, spec)["segment_code"]
+    names = [spec.cube.names[code] for code in codes]
+    segment_of = dict(zip(measures["user_id"].to_pylist(), names, strict=True))
     segments = UserGroups.from_names([segment_of.get(user) for user in users.ids.to_pylist()])
     return _Shop(
         train=train,
@@ -182,8 +189,9 @@ def test_nothing_that_the_hybrid_knows_harms_known_users(figures):
 
 
 def test_segments_know_who_minds_the_price(shop):
-    """Who comes often minds prices less: champions prefer what costs more, the lost what costs
-    less. A user's history says so too, therefore no list of known users gets better by it.
+    """Who comes often minds prices less: champions prefer what costs more, the hibernating, who
+    spent little, what costs less. A user's history says so too, therefore no list of known users
+    gets better by it.
     """
     log_price_I = np.log(shop.side.item_features["price"].to_numpy())
     for seed in SEEDS:
@@ -195,4 +203,4 @@ def test_segments_know_who_minds_the_price(shop):
             for name, row in zip(names, scores_SI, strict=True)
         }
         assert likes_costly["champions"] > 0.5
-        assert likes_costly["lost"] < -0.5
+        assert likes_costly["hibernating"] < -0.5

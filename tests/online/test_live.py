@@ -9,7 +9,8 @@ import pytest
 
 from perso.errors import ArtifactError, EventLogError, NoChampionError, UnknownIdError
 from perso.models.request_features import RequestFeatures
-from perso.online.live import Conditions, LiveRecommender, Question
+from perso.online.live import KNOWN_SEGMENTS, Conditions, LiveRecommender, Question
+from perso.online.strategies import StrategyRule, StrategySpec
 from perso.stream.event import Event
 from perso.stream.event_log import EventLog
 
@@ -108,6 +109,36 @@ def test_an_event_weighs_what_it_weighed_in_training(world, log):
     with pytest.raises(ArtifactError, match="view_item"):
         live.serve("bad", with_prepare({"event_weights": {"view_item": -1.0}}))
     assert live.version == "no tables"
+
+
+def rule(**changes):
+    fields = {"name": "r", "segments": ("loyal",), "categories": ("lamps",), "boost": 0.5}
+    return StrategyRule(**{**fields, **changes})
+
+
+def test_a_question_may_name_segments_of_training_of_the_rules_and_of_every_shop(world, log):
+    spec = StrategySpec(rules=(rule(segments=("vip",)),))
+    live = LiveRecommender(log, strategies=spec)
+    with pytest.raises(NoChampionError):
+        live.known_segments()
+    live.serve("1", world)
+    assert {"loyal", "vip", "champions", "browsers", "other"} <= live.known_segments()
+    assert "lost cause" not in live.known_segments()
+    assert "vip" not in KNOWN_SEGMENTS
+
+
+def test_rules_that_can_move_nothing_are_told_when_a_version_is_served(world, log, caplog):
+    useful = rule(name="useful")
+    live = LiveRecommender(log, strategies=StrategySpec(rules=(useful,)))
+    live.serve("1", world)
+    assert caplog.messages == []
+    nothing, misspelt = rule(name="nothing", categories=("gone",)), rule(segments=("champoins",))
+    live = LiveRecommender(log, strategies=StrategySpec(rules=(useful, nothing, misspelt)))
+    live.serve("1", world)
+    assert [("nothing" in m, "champoins" in m, "useful" in m) for m in caplog.messages] == [
+        (True, False, False),
+        (False, True, False),
+    ]
 
 
 def test_what_was_just_acted_on_is_hidden_unless_asked_for(live, log):

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perso.models.feature_columns import FeatureColumn, FittedColumn, FittedColumns
+from perso.models.feature_encoder import FeatureEncoder
 from perso.models.history import History
 from perso.models.item_knn import ItemKnnModel
 from perso.models.nearest_items import NearestItems
@@ -152,6 +154,39 @@ def test_a_stranger_of_whom_the_request_says_nothing_goes_down_the_ladder(knowin
     ranked = knowing.recommend(query)
     assert "personal" not in sources(ranked)
     assert ranked == ranker.recommend(query)
+
+
+@pytest.fixture(scope="module")
+def reading(world):
+    """The shop with a model that has learned what a customer's cluster says: c01 likes mugs."""
+    clusters = FittedColumn(
+        spec=FeatureColumn(column="cluster", kind="category"), values=("c01", "c02")
+    )
+    encoder = FeatureEncoder(
+        columns=FittedColumns(columns=(clusters,)),
+        vectors_SD=np.array([[3, 0], [0, 3]], np.float32),
+        bias_S=np.zeros(2, np.float32),
+        base_bias=0.0,
+        unknown_bias=0.0,
+    )
+    model = dataclasses.replace(world.model, user_encoder=encoder)
+    return Ranker(dataclasses.replace(world, model=model))
+
+
+def test_what_the_feature_store_knows_makes_the_list_of_a_user_the_model_does_not(reading, ranker):
+    row = {"cluster": "c01", "segment": "loyal", "top_categories": None, "event_timestamp": None}
+    ranked = reading.recommend(Query(k=4, attributes=row))
+    assert set(sources(ranked)) == {"personal"}
+    assert {item_id[0] for item_id in ids(reading, ranked)} == {"m"}
+    for unsaying in (None, {}, {"cluster": None}, {"cluster": "unheard of"}):
+        assert reading.recommend(Query(k=4, attributes=unsaying)) == ranker.recommend(Query(k=4))
+
+
+def test_of_a_user_the_model_knows_the_feature_store_tells_it_nothing_new(reading):
+    bob = Query(k=5, user_index=BOB)
+    assert reading.recommend(dataclasses.replace(bob, attributes={"cluster": "c01"})) == (
+        reading.recommend(bob)
+    )
 
 
 def test_what_the_request_says_and_a_session_add_up(knowing):

@@ -1,19 +1,23 @@
 """The two-taste shop of tests/online behind HTTP."""
 
+import asyncio
 import importlib.util
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from perso.dictionary import RECOMMENDER_V1
 from perso.errors import FeatureStoreError
 from perso.models.bundle import save_bundle
 from perso.online.live import LiveRecommender
 from perso.stream.event_log import EventLog
 from serve_app.api import Service, make_api
-from serve_app.segment_reader import SegmentReader
+from serve_app.feature_reader import FeatureReader, FeatureReaderSpec
 from serve_app.telemetry import Telemetry
 
 
@@ -28,22 +32,35 @@ def world():
 
 
 class Features:
-    """A feature store that knows Ann, Zoe and how to be dead."""
+    """A feature store that knows Ann, Zoe and how to be dead, slow, empty and out of date."""
 
     is_dead = False
+    is_empty = False
+    seconds = 0.0
+    age = timedelta(hours=1)
 
     def read_online(self, user_ids: Sequence[str]):
+        time.sleep(self.seconds)
         if self.is_dead:
             raise FeatureStoreError("dead")
-        row = {
+        if self.is_empty:
+            return [None] * len(user_ids)
+        row = dict.fromkeys(RECOMMENDER_V1.feature_names) | {
+            "event_timestamp": datetime.now(UTC) - self.age,
             "segment": "loyal",
-            "event_timestamp": datetime.now(UTC) - timedelta(hours=1),
             "recency_days": 3.0,
+            "recency_score": 98,
             "frequency": 4,
+            "frequency_quartile": 4,
             "monetary": 99.5,
-            "recency_score": 5,
-            "frequency_score": 4,
-            "monetary_score": 3,
+            "monetary_tier": 3,
+            "rfm_score": 90.0,
+            "composite_score": 0.7,
+            "score_dimensions": ["recency", "purchase_volume"],
+            "score_contributions": [0.4, 0.3],
+            "cluster": "c01",
+            "cluster_label": "Frequent evening buyers",
+            "top_categories": ["lamps"],
         }
         return [row if user_id in {"ann", "zoe"} else None for user_id in user_ids]
 
@@ -91,7 +108,8 @@ def service(tmp_path, features):
     return Service(
         live=LiveRecommender(log),
         log=log,
-        segments=SegmentReader(lambda: features),
+        # Patient: how busy the machine is must not decide a test.
+        features=FeatureReader(lambda: features, spec=FeatureReaderSpec(budget_ms=1e4)),
         telemetry=Telemetry(),
     )
 
@@ -103,18 +121,22 @@ def served(service, world):
     return service
 
 
-@pytest.fixture
-def ask(service):
-    """One request to the API, no network between."""
+@pytest.fixture(scope="session")
+def ask_service():
+    """One request to the API of any service, no network between."""
 
-    async def send(method, path, **options):
+    async def send(service, method, path, options):
         transport = httpx.ASGITransport(make_api(service), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://perso") as client:
             return await client.request(method, path, **options)
 
-    def ask(method, path, **options):
-        import asyncio
-
-        return asyncio.run(send(method, path, **options))
+    def ask(service, method, path, **options):
+        return asyncio.run(send(service, method, path, options))
 
     return ask
+
+
+@pytest.fixture
+def ask(service, ask_service):
+    """One request to the API of the test's service."""
+    return partial(ask_service, service)

@@ -1,14 +1,19 @@
 """The HTTP surface without a cluster: answers, problems, documents."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
 from perso.errors import PersoError
+from perso.online.live import LiveRecommender
 from perso.online.ranking import LADDER
+from perso.online.strategies import StrategyRule, StrategySpec
 from serve_app.api import make_api
 from serve_app.bodies import RecommendationsBody
+from serve_app.feature_reader import FeatureReader, FeatureReaderSpec
 from serve_app.problems import MEDIA_TYPE, STATUS
 
 pytestmark = pytest.mark.service
@@ -245,7 +250,9 @@ def test_unknown_paths_and_methods_are_problems(ask, served):
 def test_segments_of_a_customer(ask, served):
     found = ask("GET", "/v1/users/ann/segments").json()
     assert (found["user_id"], found["segment"], found["frequency"]) == ("ann", "loyal", 4)
-    assert 3600 <= found["age_s"] < 3700
+    assert (found["cluster"], found["top_categories"]) == ("c01", ["lamps"])
+    assert sum(found["score_contributions"]) == pytest.approx(found["composite_score"])
+    assert (3600 <= found["age_s"] < 3700) and found["features"] == "fresh"
     assert "stranger" in problem(ask("GET", "/v1/users/stranger/segments"), 404)["detail"]
 
 
@@ -254,8 +261,137 @@ def test_a_dead_feature_store_costs_the_segment_not_the_answer(ask, served, feat
     for _ in range(2):
         answer = ask("POST", "/v1/recommendations", json={"user_id": "zoe"}).json()
         assert (answer["rung"], answer["segment"]) == ("global_popular", None)
-        assert answer["degraded"] == ["feature_store"]
+        assert (answer["features"], answer["degraded"]) == ("down", ["feature_store"])
     problem(ask("GET", "/v1/users/zoe/segments"), 503)
+
+
+def test_a_slow_feature_store_costs_the_segment_not_the_answer(ask_service, served, features):
+    hasty = FeatureReader(lambda: features, spec=FeatureReaderSpec(budget_ms=20))
+    features.seconds = 0.5
+    question = {"user_id": "zoe"}
+    app = replace(served, features=hasty)
+    answer = ask_service(app, "POST", "/v1/recommendations", json=question).json()
+    assert (answer["rung"], answer["segment"]) == ("global_popular", None)
+    assert (answer["features"], answer["degraded"]) == ("slow", ["feature_store"])
+
+
+def test_an_empty_feature_store_is_told_and_no_failure(ask, served, features):
+    features.is_empty = True
+    answer = ask("POST", "/v1/recommendations", json={"user_id": "zoe"}).json()
+    assert (answer["rung"], answer["segment"]) == ("global_popular", None)
+    assert (answer["features"], answer["degraded"]) == ("unknown", [])
+    problem(ask("GET", "/v1/users/zoe/segments"), 404)
+
+
+def test_an_old_segment_is_used_and_called_stale(ask, served, features):
+    features.age = timedelta(days=40)
+    answer = ask("POST", "/v1/recommendations", json={"user_id": "zoe"}).json()
+    assert (answer["segment"], answer["rung"]) == ("loyal", "segment_popular")
+    assert (answer["features"], answer["degraded"]) == ("stale", [])
+    assert answer["feature_age_s"] > 39 * 24 * 3600
+    assert ask("GET", "/v1/users/zoe/segments").json()["features"] == "stale"
+
+
+def test_an_answer_says_how_the_feature_store_was_read(ask, served):
+    def told(**question):
+        answer = ask("POST", "/v1/recommendations", json=question).json()
+        return answer["features"], answer["segment"], answer["segment_source"], answer["degraded"]
+
+    assert told(user_id="zoe") == ("fresh", "loyal", "feature_store", [])
+    assert told(user_id="zoe") == ("cached", "loyal", "feature_store", [])
+    assert told(user_id="nobody") == ("unknown", None, None, [])
+    assert told(session_id="s") == ("not_asked", None, None, [])
+
+
+def test_reads_are_counted_by_how_they_went(ask, served, service, features, monkeypatch):
+    counted = []
+    monkeypatch.setattr(service.telemetry, "count_feature_read", counted.append)
+    for user_id in ("zoe", "zoe", "nobody"):
+        ask("POST", "/v1/recommendations", json={"user_id": user_id})
+    features.is_dead = True
+    ask("POST", "/v1/recommendations", json={"user_id": "new"})
+    ask("POST", "/v1/recommendations", json={"session_id": "s"})
+    assert counted == ["fresh", "cached", "unknown", "down"]
+
+
+def test_a_segment_in_the_request_stands_for_the_stored_one(ask, served):
+    asked = {"user_id": "nobody", "k": 2, "segment": "loyal"}
+    answer = ask("POST", "/v1/recommendations", json=asked).json()
+    assert answer["rung"] == "segment_popular"
+    assert (answer["segment"], answer["segment_source"]) == ("loyal", "request")
+    by_get = ask("GET", "/v1/users/nobody/recommendations?k=2&segment=loyal").json()
+    assert [i["item_id"] for i in by_get["items"]] == [i["item_id"] for i in answer["items"]]
+    anonymous = ask("POST", "/v1/recommendations", json={"session_id": "s", "segment": "loyal"})
+    assert anonymous.json()["rung"] == "segment_popular"
+    # A label that every shop may have, but this model has not seen: a lower rung, no error.
+    champion = ask("POST", "/v1/recommendations", json={"user_id": "zoe", "segment": "champions"})
+    assert (champion.json()["segment"], champion.json()["rung"]) == ("champions", "global_popular")
+
+
+def test_an_unknown_segment_is_refused_with_those_that_are_known(ask, served):
+    for answer in (
+        ask("POST", "/v1/recommendations", json={"user_id": "zoe", "segment": "champoins"}),
+        ask("GET", "/v1/users/zoe/recommendations?segment=champoins"),
+    ):
+        found = problem(answer, 422)
+        assert found["errors"][0]["field"] == "segment"
+        for word in ("'champoins'", "champions", "loyal", "other"):
+            assert word in found["detail"]
+
+
+def test_rules_move_the_list_and_are_named(ask_service, service, world):
+    plain = LiveRecommender(service.log)
+    rule = StrategyRule(name="lamps_first", segments=("loyal",), categories=("lamps",), boost=3.0)
+    ruled = LiveRecommender(service.log, strategies=StrategySpec(rules=(rule,)))
+    answers = {}
+    for name, live in {"plain": plain, "ruled": ruled}.items():
+        live.serve("7", world)
+        app = replace(service, live=live)
+        question = {"user_id": "ann", "k": 11, "exclude_seen": False}
+        answers[name] = ask_service(app, "POST", "/v1/recommendations", json=question).json()
+    before, after = (
+        [item["item_id"] for item in answers[name]["items"]] for name in ("plain", "ruled")
+    )
+    assert before != after
+    assert sorted(before) == sorted(after)
+    lamps = [item for item in answers["ruled"]["items"] if "lamps" in item["categories"]]
+    assert lamps
+    assert all(item["boosted_by"] == ["lamps_first"] for item in lamps)
+    others = [item for item in answers["ruled"]["items"] if "lamps" not in item["categories"]]
+    assert all(item["boosted_by"] == [] for item in others)
+    assert answers["ruled"]["strategies"] == ["lamps_first"]
+    assert answers["plain"]["strategies"] == []
+    stranger = ask_service(app, "POST", "/v1/recommendations", json={"user_id": "nobody"})
+    assert stranger.json()["strategies"] == []
+
+
+def test_a_segment_in_the_request_meets_the_affinities_of_the_store(
+    ask_service, service, world, features
+):
+    rule = StrategyRule(name="own", segments=("at_risk",), top_categories=True, boost=3.0)
+    ruled = LiveRecommender(service.log, strategies=StrategySpec(rules=(rule,)))
+    ruled.serve("7", world)
+    ask = partial(ask_service, replace(service, live=ruled))
+    question = {"user_id": "ann", "k": 5, "segment": "at_risk"}
+    answer = ask("POST", "/v1/recommendations", json=question).json()
+    assert (answer["segment_source"], answer["features"]) == ("request", "fresh")
+    assert answer["strategies"] == ["own"]
+    assert [item["categories"] for item in answer["items"][:3]] == [["lamps"]] * 3
+    features.is_dead = True  # the rule has nothing to go by; the segment of the request stays
+    unread = ask("POST", "/v1/recommendations", json=question | {"user_id": "bob"}).json()
+    assert (unread["features"], unread["segment"], unread["strategies"]) == ("down", "at_risk", [])
+
+
+def test_a_rule_for_a_cluster_reads_it_from_the_store(ask_service, service, world):
+    rules = tuple(
+        StrategyRule(name=f"of {cluster}", clusters=(cluster,), price="lower", boost=1.0)
+        for cluster in ("c01", "c02")
+    )
+    ruled = LiveRecommender(service.log, strategies=StrategySpec(rules=rules))
+    ruled.serve("7", world)
+    ask = partial(ask_service, replace(service, live=ruled), "POST", "/v1/recommendations")
+    assert ask(json={"user_id": "ann"}).json()["strategies"] == ["of c01"]
+    assert ask(json={"user_id": "nobody"}).json()["strategies"] == []
 
 
 def test_a_dead_event_log_refuses_events_and_costs_lists_only_their_news(ask, served, service):

@@ -23,7 +23,11 @@ def test_the_import_path_is_the_builder():
 
 
 def test_every_deployment_of_the_file_exists_in_the_code():
-    assert set(DEPLOYMENTS) == {app.Recommender.name, app.ChampionWatcher.name}
+    assert set(DEPLOYMENTS) == {
+        app.Recommender.name,
+        app.ChampionWatcher.name,
+        app.RecentEvents.name,
+    }
 
 
 def test_the_autoscaling_block_is_one_that_ray_accepts():
@@ -40,6 +44,20 @@ def test_options_of_the_file_reach_the_deployments(tmp_path):
     )
     assert built._bound_deployment.max_ongoing_requests == 7
     assert not list(tmp_path.iterdir())  # building starts and creates nothing
+
+
+@pytest.mark.parametrize("limit", ["feature_budget_ms", "feature_max_age_days"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_limit_that_is_none_is_refused(limit, value):
+    with pytest.raises(ValueError, match=limit):
+        app.BuildArgs(**{limit: value})
+
+
+def test_a_wrong_file_of_rules_is_told_before_anything_starts(tmp_path):
+    rules = tmp_path / "strategies.yaml"
+    rules.write_text("rules: [{name: a, segments: [new], boost: 9, price: lower}]")
+    with pytest.raises(InputError, match="boost of rule 'a' is 9"):
+        app.build(app.BuildArgs(root=str(tmp_path / "root"), strategies=str(rules)))
 
 
 def test_a_misspelt_argument_of_the_application_is_refused():

@@ -14,9 +14,9 @@ import pytest
 from ray import serve
 from ray.serve.config import HTTPOptions
 
+from perso.dictionary import USER_RFM
 from perso.errors import InputError
 from perso.features.store import open_features
-from perso.schema import USER_RFM_SCHEMA
 from perso.stream.event_log import EventLog
 from perso.workspace import Workspace
 from serve_app.deploy import deploy, stop
@@ -107,17 +107,21 @@ def test_segments_arrive_from_the_feature_store_once_it_is_filled(client, worksp
         "event_timestamp": as_of,
         "created": as_of,
         "recency_days": 3.0,
+        "recency_score": 98,
         "frequency": 4,
+        "frequency_quartile": 4,
         "monetary": 99.5,
-        "recency_score": 5,
-        "frequency_score": 4,
-        "monetary_score": 3,
+        "monetary_tier": 3,
+        "rfm_score": 90.0,
         "segment": "loyal",
+        "composite_score": 0.7,
+        "score_dimensions": ["recency"],
+        "score_contributions": [0.7],
     }
     features = open_features(workspace)
     features.apply()
-    features.write_rfm(pa.Table.from_pylist([row], USER_RFM_SCHEMA))
-    features.materialize(as_of)
+    features.rows.write_rows(as_of, {"user_rfm": pa.Table.from_pylist([row], USER_RFM.schema)})
+    features.sync()
     wait_until(lambda: client.get("/v1/users/zoe/segments").status_code == 200)
     found = client.get("/v1/users/zoe/segments").json()
     assert (found["segment"], found["frequency"]) == ("loyal", 4)
@@ -126,6 +130,31 @@ def test_segments_arrive_from_the_feature_store_once_it_is_filled(client, worksp
     assert (answer["segment"], answer["rung"]) == ("loyal", "segment_popular")
     assert 7200 <= answer["feature_age_s"] < 7800
     assert answer["degraded"] == []
+
+
+def test_recent_events_reach_the_feature_store_by_themselves(client, workspace):
+    features = open_features(workspace)
+    features.apply()
+    event = click("recent-1", session_id="s") | {"user_id": "pushed", "item_id": "m2"}
+    assert client.post("/v1/events", json=event).status_code == 202
+
+    def last_item():
+        (row,) = features.read_online(["pushed"])
+        return None if row is None else row["last_item_id"]
+
+    wait_until(lambda: last_item() == "m2")
+    client.post("/v1/events", json=event | {"event_id": "recent-2", "item_id": "m3"})
+    wait_until(lambda: last_item() == "m3")
+    (row,) = features.read_online(["pushed"])
+    assert row["recent_item_ids"] == ["m3", "m2"]
+    assert row["segment"] is None  # nobody segmented this customer yet
+
+    def features_of_answer():
+        answer = client.post("/v1/recommendations", json={"user_id": "pushed"}).json()
+        assert answer["segment"] is None
+        return answer["features"]
+
+    wait_until(lambda: features_of_answer() == "unknown")  # slow where the machine is busy
 
 
 def test_a_new_champion_replaces_the_old_one_without_a_failed_request(client, url, promote):
@@ -162,6 +191,7 @@ def test_the_metrics_page_counts_what_happened(client):
         'rung="personal"',
         'outcome="accepted"',
         'part="feature_store"',
+        "ray_perso_feature_reads_total{",
         "ray_perso_model_version{",
         "ray_serve_num_http_requests_total{",
     )
@@ -177,13 +207,14 @@ def test_the_metrics_page_counts_what_happened(client):
 
 
 def replica_pids(path: Path):
-    """Processes that hold the event log open, this one left out."""
+    """Replicas that answer: processes named so by Serve that hold the event log open."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             targets = [str(link.readlink()) for link in (process / "fd").iterdir()]
+            title = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if str(path) in targets and int(process.name) != os.getpid():
+        if str(path) in targets and b"Recommender" in title:
             yield int(process.name)
 
 
