@@ -26,6 +26,12 @@ def perso(*arguments, cwd):
         [],
         ["prepare"],
         ["segments", "run"],
+        ["segments", "describe"],
+        ["segments", "report"],
+        ["features", "sync"],
+        ["features", "historical"],
+        ["features", "check"],
+        ["features", "freshness"],
         ["tune"],
         ["serve"],
         ["demo"],
@@ -51,17 +57,35 @@ def test_every_command_explains_itself(command, tmp_path):
         (["prepare", "--spec", "nowhere.yaml"], "cannot read spec"),
         (["tune", "--spec", "typo.yaml"], "serach"),
         (["segments", "run"], "perso prepare"),
+        (["segments", "run", "--window", "soon"], "26w"),
+        (["segments", "run", "--since", "2026-01-01"], "--step"),
+        (["segments", "run", "--spec", "gap.yaml"], "no segment covers recency 1, frequency 1"),
+        (["segments", "report"], "perso segments run"),
+        (["segments", "describe", "--view", "user_taste"], "user_affinities"),
+        (["features", "sync"], "perso segments run"),
+        (["features", "check"], "perso features sync"),
+        (["features", "historical", "--rows", "no.parquet", "--out", "x.parquet"], "cannot read"),
         (["events", "export", "out.jsonl"], "perso serve"),
         (["prepare", "--root", "typo.yaml"], "is a file"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments, message, tmp_path):
     (tmp_path / "typo.yaml").write_text("serach: {}\n")
+    gap = "segments: {rfm: {segments: [{name: regulars, frequency: [2, 4]}]}}\n"
+    (tmp_path / "gap.yaml").write_text(gap)
     done = perso(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("perso: ")
     assert message in done.stderr
+
+
+def test_the_dictionary_of_features_can_be_read_by_programs(tmp_path):
+    done = perso("segments", "describe", "--view", "user_rfm", "--json", cwd=tmp_path)
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["recency_days"]["null"] == "never bought"
+    assert rows["segment"]["services"] == ["user_segments_v1", "recommender_v1"]
+    assert not list(tmp_path.iterdir()), "a description wrote something"
 
 
 def test_exported_events_are_complete(tmp_path):

@@ -4,13 +4,15 @@
 the service from ``serve_app/config.yaml`` and an empty FastAPI endpoint beside it, and asks both
 in turn from another process: closed loop, keep-alive connections, one question outstanding on
 each. Every round measures both, so that a loaded machine slows both; medians over rounds are
-printed. The feature store and the event log are real and every tenth user is a stranger.
+printed. The feature store and the event log are real and every tenth user is a stranger; with
+``--strategies serve_app/strategies.yaml`` rules move the lists of all others.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--strategies", type=Path, help="file of segment rules to serve with")
     parser.add_argument("--client", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.client:
@@ -58,7 +61,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     fix_one_replica(serving)
-    url = serving.deploy(workspace, host="127.0.0.1", port=port)
+    url = serving.deploy(workspace, host="127.0.0.1", port=port, strategies=args.strategies)
     deploy_noop()
     print(
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {NUM_ITEMS} items x "
@@ -69,8 +72,21 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
         flags = ["--rounds", str(args.rounds), "--seconds", str(args.seconds)]
         flags += ["--concurrency", *map(str, args.concurrency)]
         subprocess.run([sys.executable, __file__, "--client", url, *flags], check=True)
+        print_feature_reads(url)
     finally:
         serving.stop()
+
+
+def print_feature_reads(url: str) -> None:
+    """How the replica's reads of the feature store went, by its own count."""
+    import httpx
+
+    time.sleep(15)  # Ray's processes report every 10 s
+    page = httpx.get(f"{url}/metrics", trust_env=False).text
+    counted = re.findall(r'perso_feature_reads_total\{.*outcome="(\w+)".*\} ([\d.e+]+)', page)
+    reads = {outcome: float(number) for outcome, number in counted}
+    shares = [f"{outcome} {n / sum(reads.values()):.2%}" for outcome, n in sorted(reads.items())]
+    print(f"\nreads of the feature store: {', '.join(shares)}")
 
 
 def fix_one_replica(serving) -> None:
@@ -133,7 +149,7 @@ def build_model(workspace, folder: Path) -> None:
     popularity_I = np.sort(rng.pareto(1.0, NUM_ITEMS))[::-1].astype(np.float32)
     popularity_I /= popularity_I.sum()
     segments_SI = rng.dirichlet(np.ones(NUM_ITEMS), size=8).astype(np.float32)
-    names = ("loyal", *(f"segment{n}" for n in range(7)))
+    names = ("champions", "at_risk", "new", *(f"segment{n}" for n in range(5)))
     item_ids = [f"i{n}" for n in range(NUM_ITEMS)]
     save_bundle(
         folder,
@@ -193,29 +209,67 @@ def build_model(workspace, folder: Path) -> None:
 
 
 def build_features(workspace) -> None:
-    """A segment for every asking user, online."""
+    """Segment, cluster, likes and recent events of every asking user, online."""
     import pyarrow as pa
 
+    from perso.dictionary import VIEWS
     from perso.features.store import open_features
-    from perso.schema import USER_RFM_SCHEMA
 
     as_of = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
-    row = {
-        "event_timestamp": as_of,
-        "created": as_of,
-        "recency_days": 3.0,
-        "frequency": 4,
-        "monetary": 99.5,
-        "recency_score": 5,
-        "frequency_score": 4,
-        "monetary_score": 3,
-        "segment": "loyal",
+    of_view = {
+        "user_rfm": {
+            "recency_days": 3.0,
+            "recency_score": 98,
+            "frequency": 4,
+            "frequency_quartile": 4,
+            "monetary": 99.5,
+            "monetary_tier": 3,
+            "rfm_score": 90.0,
+            "composite_score": 0.7,
+            "score_dimensions": ["recency", "purchase_volume", "engagement_depth"],
+            "score_contributions": [0.4, 0.2, 0.1],
+        },
+        "user_clusters": {
+            "cluster": "c01",
+            "cluster_label": "Frequent evening buyers",
+            "cluster_membership": 0.9,
+            "member_of": ["c01", "c02"],
+            "memberships": [0.9, 0.1],
+            "cluster_fit": "0123456789abcdef",
+        },
+        "user_affinities": {
+            "top_categories": [f"category {n}" for n in range(5)],
+            "top_categories_weights": [0.4, 0.2, 0.1, 0.1, 0.1],
+            "top_brands": [],
+            "top_brands_weights": [],
+            "top_lifestyle_tags": [],
+            "top_lifestyle_tags_weights": [],
+            "engagement": 0.6,
+            "engagement_level": "high",
+        },
+        "user_recent_events": {
+            "last_event_at": as_of,
+            "last_event_type": "view_item",
+            "last_item_id": "i0",
+            "recent_item_ids": [f"i{n}" for n in range(20)],
+        },
     }
-    rows = [row | {"user_id": f"u{n}"} for n in range(NUM_ASKING)]
+    segments = ("champions", "at_risk", "new")
+    rows = {
+        view: [
+            {"user_id": f"u{n}", "event_timestamp": as_of, "created": as_of, **values}
+            | ({"segment": segments[n % 3]} if view == "user_rfm" else {})
+            for n in range(NUM_ASKING)
+        ]
+        for view, values in of_view.items()
+    }
     features = open_features(workspace)
     features.apply()
-    features.write_rfm(pa.Table.from_pylist(rows, USER_RFM_SCHEMA))
-    features.materialize(as_of)
+    features.rows.write_rows(
+        as_of,
+        {view: pa.Table.from_pylist(of, VIEWS[view].schema) for view, of in rows.items()},
+    )
+    features.sync()
 
 
 def build_events(workspace) -> None:

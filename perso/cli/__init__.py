@@ -4,19 +4,26 @@ import json
 import logging
 import os
 import sys
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from perso import __version__
+from perso.cli import features, segments
+from perso.cli.options import (
+    Address,
+    Catalog,
+    FixedSplitFile,
+    InputPath,
+    Json,
+    Root,
+    Source,
+    Spec,
+    load_job,
+)
 from perso.errors import InputError, PersoError
 from perso.workspace import Workspace
-
-if TYPE_CHECKING:
-    from tune_jobs.spec import JobSpec
 
 app = typer.Typer(
     help="A shop's events in, personal recommendations out: prepare, segment, tune, serve.",
@@ -24,42 +31,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-segments_app = typer.Typer(help="Customer segments.", no_args_is_help=True)
 models_app = typer.Typer(help="Model versions in the registry.", no_args_is_help=True)
 events_app = typer.Typer(help="The event log of the service.", no_args_is_help=True)
-app.add_typer(segments_app, name="segments")
+app.add_typer(segments.app, name="segments")
+app.add_typer(features.app, name="features")
 app.add_typer(models_app, name="models")
 app.add_typer(events_app, name="events")
-
-Root = Annotated[
-    Path | None,
-    typer.Option(help="Folder of datasets, features, models and events. [$PERSO_ROOT, or .perso]"),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(help="Ray cluster to use. [$RAY_ADDRESS, or a private one on this machine]"),
-]
-Spec = Annotated[
-    Path | None,
-    typer.Option(help="YAML job file: prepare, segments, search, model, evaluate."),
-]
-FixedSplitFile = Annotated[
-    Path | None,
-    typer.Option(help="Table that says which rows are train and test, as in `perso evaluate`."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
-Source = Annotated[
-    str | None,
-    typer.Option(help="Layout of the input: synthetic, events, online-retail or movielens."),
-]
-InputPath = Annotated[str | None, typer.Option(help="Input file, folder or URI.")]
-Catalog = Annotated[str | None, typer.Option(help="Catalogue file, where the source brings none.")]
 
 
 def main() -> None:
     """Entry point: a user's mistake is one sentence on stderr and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "ray", "alembic", "mlflow", "feast"):
+    for noisy in ("httpx", "ray", "alembic", "mlflow", "feast", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()
@@ -89,37 +72,12 @@ def prepare(
     address: Address = None,
 ) -> None:
     """Turn events into interactions: read, check, clean, weight, split by time."""
-    job = _job(spec, source=source, path=path, catalog=catalog)
+    job = load_job(spec, source=source, path=path, catalog=catalog)
     from perso.distributed.cluster import connect
     from perso.distributed.interactions import prepare as run
 
     connect(address)
     print(run(job.prepare, Workspace.open(root)).folder)
-
-
-@segments_app.command("run")
-def segments_run(
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(help="Count events before this instant (UTC). [the end of the dataset]"),
-    ] = None,
-    spec: Spec = None,
-    root: Root = None,
-    address: Address = None,
-) -> None:
-    """Compute every customer's segment and load it into the feature store."""
-    from datetime import UTC
-
-    from perso.distributed.cluster import connect
-    from perso.distributed.interactions import latest
-    from tune_jobs.segment import run
-
-    job = _job(spec)
-    workspace = Workspace.open(root)
-    data = latest(workspace)
-    connect(address)
-    instant = as_of.replace(tzinfo=UTC) if as_of else data.split_end("test")
-    run(job.segments, data, workspace, as_ofs=[instant])
 
 
 @app.command()
@@ -135,7 +93,7 @@ def tune(
     With --fixed-split the table replaces the prepared data: validation is cut from its train rows,
     the winner is tested once on its test rows, and nothing is registered or promoted.
     """
-    job = _job(spec)
+    job = load_job(spec)
     from perso.distributed.cluster import connect
     from tune_jobs.report import print_fixed_report, print_report
 
@@ -172,7 +130,7 @@ def evaluate(
     json_output: Json = False,
 ) -> None:
     """Train one model on a table's train rows and test it on its test rows; needs no cluster."""
-    job = _job(spec)
+    job = load_job(spec)
     from tune_jobs.evaluate import run
     from tune_jobs.report import print_evaluation
 
@@ -190,6 +148,10 @@ def evaluate(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    strategies: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of segment rules, such as serve_app/strategies.yaml. [none]"),
+    ] = None,
     root: Root = None,
     address: Address = None,
 ) -> None:
@@ -198,7 +160,7 @@ def serve(
     from serve_app.deploy import deploy, wait_until_interrupted
 
     connect(address)
-    url = deploy(Workspace.open(root), host=host, port=port)
+    url = deploy(Workspace.open(root), host=host, port=port, strategies=strategies)
     print(f"serving on {url} (interactive documentation: {url}/docs)")
     wait_until_interrupted()
 
@@ -215,7 +177,7 @@ def demo(
     """The whole loop: events, segments, tuned model, service, and a list that follows clicks."""
     from perso.demo import run_demo
 
-    job = _job(spec or _packaged_spec("quick.yaml"), source=source, path=path)
+    job = load_job(spec or _packaged_spec("quick.yaml"), source=source, path=path)
     run_demo(job, Workspace.open(root), port=port, keep_serving=not once)
 
 
@@ -264,28 +226,6 @@ def events_export(
     if not workspace.event_log.exists():
         raise InputError(f"no event log in {workspace.root}; run `perso serve` and post events")
     print(f"{export_events(EventLog(workspace.event_log), out)} events in {out}")
-
-
-def _job(
-    spec: Path | None,
-    *,
-    source: str | None = None,
-    path: str | None = None,
-    catalog: str | None = None,
-) -> "JobSpec":
-    """The job of a file (or the defaults) with the input that the flags name."""
-    from perso.spec import load_spec, parse_spec, spec_to_dict
-    from tune_jobs.spec import JobSpec
-
-    job = load_spec(JobSpec, spec) if spec else JobSpec()
-    given = {"source": source, "path": path, "catalog": catalog}
-    changes = {name: value for name, value in given.items() if value is not None}
-    if path and source is None and job.prepare.source == "synthetic":
-        changes["source"] = "events"
-    if not changes:
-        return job
-    merged = spec_to_dict(job.prepare) | changes
-    return replace(job, prepare=parse_spec(type(job.prepare), merged, origin="command line"))
 
 
 def _packaged_spec(name: str) -> Path:
