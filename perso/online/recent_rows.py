@@ -48,8 +48,8 @@ def fold_recent(events: Iterable[Event], known: Mapping[str, Mapping[str, Any] |
             ``last_item_id`` and ``recent_item_ids``; None or missing for a new customer.
 
     Returns:
-        USER_RECENT_EVENTS rows with ``last_event_at`` for ``event_timestamp``, sorted by user; none
-        for customers whose row stays as it is.
+        USER_RECENT_EVENTS rows with ``last_event_at``, in whole seconds, for ``event_timestamp``,
+        sorted by user; none for customers whose row stays as it is.
     """
     by_user: dict[str, list[Event]] = {}
     for event in events:
@@ -72,7 +72,10 @@ def _row(user_id: str, events: list[Event], before: Mapping[str, Any]) -> dict[s
     items = list(dict.fromkeys([*newer, *known, *late]))[:MAX_ITEMS]
     if newer:
         last = newest_first[0]
-        last_at, event_type, item_id = last.timestamp, last.event_type, last.item_id
+        # Online stores give whole seconds back: with a fraction in it, a row that a late event
+        # adds to would look older than the one there and be refused.
+        last_at = last.timestamp.replace(microsecond=0)
+        event_type, item_id = last.event_type, last.item_id
     elif items != known:
         event_type, item_id = before["last_event_type"], before["last_item_id"]
     else:

@@ -14,6 +14,7 @@ and instant, until their instant is done.
 import logging
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,6 +40,9 @@ R = TypeVar("R")
 
 CUSTOMERS_PER_PART: Final = 100_000
 """A written part holds about so many customers: small files are slow to read back."""
+
+_SCRATCH: Final = ".measures-"
+_ABANDONED_AFTER_S: Final = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +106,9 @@ def segment_history(
     if not instants:
         raise ValueError("as_ofs is empty; give at least one instant")
     over_files, over_parts = map_files or _map_here, map_parts or _map_here
-    scratch = folder / ".measures"
-    shutil.rmtree(scratch, ignore_errors=True)
+    # Its own: a run that is started twice by mistake must not lose its measures to the other.
+    scratch = folder / f"{_SCRATCH}{uuid.uuid4().hex[:8]}"
+    _remove_abandoned(folder)
     started = time.perf_counter()
     try:
         measure = partial(
@@ -136,6 +141,13 @@ def segment_history(
         return summaries
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Free what killed runs left; no run takes a week."""
+    for left in folder.glob(f"{_SCRATCH}*"):
+        if time.time() - left.stat().st_mtime > _ABANDONED_AFTER_S:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _measure_file(

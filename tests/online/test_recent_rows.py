@@ -1,5 +1,6 @@
 """What a customer did last, folded event by event."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -137,3 +138,9 @@ def test_folding_in_two_steps_in_time_order_is_folding_at_once(events, cut):
         assert both[user_id]["last_event_at"] == row["last_event_at"]
         # Items of one instant have an order of their own; the set of those remembered has not.
         assert both[user_id]["last_item_id"] == row["last_item_id"]
+
+
+def test_times_are_whole_seconds_as_online_stores_keep_them():
+    at = NOON + timedelta(seconds=5, microseconds=700_000)
+    found = folded([replace(event(0), timestamp=at)])["ann"]
+    assert found["last_event_at"] == found["event_timestamp"] == at.replace(microsecond=0)
