@@ -35,33 +35,35 @@ def run(
     workspace: Workspace,
     *,
     as_ofs: Sequence[datetime],
+    created: datetime | None = None,
     sync: bool = True,
 ) -> list[WeekSummary]:
     """Write the segments as of each instant and bring the newest online; needs a connected Ray.
 
-    Rows are a replay: they count as known from their as-of instant, because they hold what a run
-    at that instant would have written. An event that arrived later than it happened is counted
-    all the same; the dataset does not say when it arrived. The clusters of the newest instant are
-    registered with what they were chosen by.
+    Without ``created`` rows are a replay: they count as known from their as-of instant, because
+    they hold what a run at that instant would have written. An event that arrived later than it
+    happened is counted all the same; the dataset does not say when it arrived. The clusters of the
+    newest instant are registered with what they were chosen by.
 
     Args:
         spec: How customers are measured, scored and grouped.
         data: The dataset whose events count.
         workspace: Where the feature store is.
         as_ofs: Aware instants, at least one; the same instant again replaces its rows.
+        created: From when the rows count as known: for a nightly run, when it runs.
         sync: Whether the newest rows go online.
 
     Returns:
         What to tell of each instant, oldest first.
 
     Raises:
-        ValueError: If no instant is given or one has no time zone.
+        ValueError: If no instant is given, one has no time zone, or ``created`` is before one.
         InputError: If no user has an event before one of the instants.
         FeatureStoreError: If the feature store cannot be reached.
     """
     features = open_features(workspace)
     features.apply()
-    summaries = segment_customers(data, workspace, as_ofs=as_ofs, spec=spec)
+    summaries = segment_customers(data, workspace, as_ofs=as_ofs, spec=spec, created=created)
     _register_clusters(spec, data, workspace, as_of=max(as_ofs))
     if sync:
         features.sync()

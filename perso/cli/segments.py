@@ -32,6 +32,14 @@ def run(
         datetime | None,
         typer.Option(help="First instant of a backfill (UTC). [one step into the dataset]"),
     ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="A nightly run: rows count as known from now on. "
+            "[a replay: from their own instant, as a run at that instant would have had it]",
+        ),
+    ] = False,
     sync: Annotated[bool, typer.Option(help="Bring the newest rows online.")] = True,
     spec: Spec = None,
     root: Root = None,
@@ -41,7 +49,7 @@ def run(
 
     A later run follows on from the instants before it, so that clusters keep their names.
     """
-    from datetime import timedelta
+    from datetime import UTC, timedelta
 
     from perso.distributed.cluster import connect
     from perso.distributed.interactions import latest
@@ -65,8 +73,11 @@ def run(
         if first > last:
             raise InputError(f"a backfill from {first} to {last} has no instant; move one of them")
         as_ofs = as_of_steps(first, last, step_weeks=segments.step_weeks)
+    created = datetime.now(UTC) if live else None
+    if created is not None and created < last:
+        raise InputError(f"a live run as of {last}, which is not over; give an earlier --as-of")
     connect(address)
-    newest = run_job(segments, data, workspace, as_ofs=as_ofs, sync=sync)[-1]
+    newest = run_job(segments, data, workspace, as_ofs=as_ofs, created=created, sync=sync)[-1]
     for group in newest.segments:
         print(f"{group.num_users:>9}  {group.label}")
 

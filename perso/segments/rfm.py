@@ -29,6 +29,9 @@ class RfmSpec:
 
     recency_horizon_days: float = 182.0
     """A purchase this long ago or longer has recency score 1; one just now has 100."""
+    frequency_orders: tuple[int, int, int] | None = None
+    """Orders from which quartiles 2, 3 and 4 begin, where true quartiles move too much: in a shop
+    of customers with one order, one of them may be empty in one week and full in the next."""
     monetary_quantiles: tuple[float, float, float] = (0.5, 0.8, 0.95)
     """Shares of all buyers, by total spend, that lie below tiers 2, 3 and 4."""
     monetary_amounts: tuple[float, float, float] | None = None
@@ -49,6 +52,9 @@ class RfmSpec:
                 f"monetary_quantiles is {self.monetary_quantiles}; "
                 "give three rising shares in 0 to 1"
             )
+        orders = self.frequency_orders
+        if orders is not None and not orders[0] < orders[1] < orders[2]:
+            raise ValueError(f"frequency_orders is {orders}; give three rising numbers of orders")
         amounts = self.monetary_amounts
         if amounts is not None and not amounts[0] < amounts[1] < amounts[2]:
             raise ValueError(f"monetary_amounts is {amounts}; give three rising amounts")
@@ -80,14 +86,11 @@ class RfmScale:
             spec: The shares below each tier.
         """
         bought = measures.filter(measures["recency_days"].is_valid())
-        amounts = spec.monetary_amounts
-        if amounts is not None:
-            monetary = tuple(float(np.nextafter(amount, -np.inf)) for amount in amounts)
-        else:
-            monetary = _cuts(bought["monetary"].to_numpy(), spec.monetary_quantiles)
         return cls(
-            frequency_cuts=_cuts(bought["frequency"].to_numpy(), _QUARTERS),
-            monetary_cuts=monetary,
+            frequency_cuts=_just_below(spec.frequency_orders)
+            or _cuts(bought["frequency"].to_numpy(), _QUARTERS),
+            monetary_cuts=_just_below(spec.monetary_amounts)
+            or _cuts(bought["monetary"].to_numpy(), spec.monetary_quantiles),
         )
 
     def score(self, measures: pa.Table, spec: RfmSpec) -> dict[str, Any]:
@@ -127,6 +130,11 @@ def recency_scores(
     """
     passed = np.floor(99 * days.astype(np.float64) / horizon_days).astype(np.int64)
     return np.clip(100 - passed, 1, 100)
+
+
+def _just_below(begins: tuple[float, ...] | None) -> tuple[float, ...]:
+    """Cuts whose next level begins with each value itself; none where none are given."""
+    return tuple(float(np.nextafter(begin, -np.inf)) for begin in begins or ())
 
 
 def _cuts(values: NDArray[Any], shares: tuple[float, ...]) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ from perso.dictionary import VIEWS
 from perso.distributed.segments import segment_customers
 from perso.errors import ArtifactError, InputError
 from perso.features.rows import FeatureRows
+from perso.features.skew import check_skew
 from perso.features.store import open_features
 from perso.registry import CLUSTERS_NAME, Registry
 from perso.schema import CATALOG_SCHEMA, EVENT_SCHEMA, SPLITS
@@ -181,6 +182,20 @@ def test_the_recipe_brings_the_newest_online_and_registers_the_clusters(data, wo
     assert Registry(workspace).champion() is None  # the recommender is another model
     write_report(workspace, tmp_path / "report.html")
     assert "Champions" in (tmp_path / "report.html").read_text()
+
+
+def test_rows_of_a_nightly_run_are_known_from_when_it_ran(data, workspace):
+    ran_at = END + timedelta(hours=3)
+    run(SPEC, data, workspace, as_ofs=[END], created=ran_at)
+    features = open_features(workspace)
+    users = FeatureRows(workspace).read_rows("user_rfm", END)["user_id"].to_pylist()[:5]
+    before, after = (
+        features.read_historical(users, as_of=at)["segment"].to_pylist()
+        for at in (ran_at - timedelta(seconds=1), ran_at)
+    )
+    assert before == [None] * 5
+    assert None not in after
+    assert check_skew(features, sample=50).is_clean
 
 
 def test_a_damaged_dataset_is_named_as_itself(ray_cluster, workspace):

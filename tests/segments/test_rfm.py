@@ -54,6 +54,12 @@ def test_amounts_win_over_shares_and_begin_their_tier():
     assert found["monetary_tier"] == [1, 2, 2, 3, 4]
 
 
+def test_orders_win_over_quartiles_and_begin_their_level():
+    spec = RfmSpec(frequency_orders=(1, 2, 5))
+    found = scored([(1.0, n, 1.0) for n in (0, 1, 2, 4, 5, 90)], spec)
+    assert found["frequency_quartile"] == [1, 2, 3, 3, 4, 4]
+
+
 def test_who_never_bought_has_no_scores_and_moves_nobodys():
     rows = [(float(n), n, float(n)) for n in range(1, 9)]
     alone, among = scored(rows), scored([*rows, *[(None, 0, 0.0)] * 50])
@@ -76,6 +82,7 @@ def test_the_composite_score_is_the_weighted_mean_on_one_scale():
         ({"recency_horizon_days": 0.0}, "recency_horizon_days is 0.0"),
         ({"monetary_quantiles": (0.5, 0.5, 0.9)}, "three rising shares"),
         ({"monetary_amounts": (5.0, 1.0, 9.0)}, "three rising amounts"),
+        ({"frequency_orders": (1, 1, 2)}, "three rising numbers of orders"),
         ({"weights": (0.0, 0.0, 0.0)}, "not all 0"),
         ({"segments": (SegmentBox(name="some", recency=(50, 100)),)}, "no segment covers"),
     ],
