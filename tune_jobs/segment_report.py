@@ -11,7 +11,7 @@ from perso.dictionary import ITEM_PROFILE, USER_ACTIVITY, USER_AFFINITIES, USER_
 from perso.errors import InputError
 from perso.features.rows import FeatureRows
 from perso.segments.cluster_model import ClusterModel
-from perso.segments.report import render_report
+from perso.segments.report.render import render_report
 from perso.segments.standing import last_standing, read_spec, read_summaries
 from perso.workspace import Workspace
 

@@ -70,25 +70,6 @@ class PopularityModel:
                 shares.append(scores_I / total)
         return np.mean(shares, axis=0, dtype=np.float32) if shares else None
 
-    def category_scores(self, inside_I: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Shares of the demand for some items, a category's or a brand's, shape (I,).
-
-        All 0 where nobody wanted any of them.
-
-        Args:
-            inside_I: Which items belong, shape (I,).
-
-        Raises:
-            ValueError: If the mask has another length than a score row.
-        """
-        if inside_I.shape != (self.num_items,):
-            raise ValueError(
-                f"inside_I has shape {inside_I.shape}, the model {self.num_items} items"
-            )
-        scores_I = np.where(inside_I, self.global_scores_I, np.float32(0))
-        total = scores_I.sum(dtype=np.float64)
-        return scores_I if total == 0 else (scores_I / total).astype(np.float32)
-
     def score(self, batch: UserBatch) -> NDArray[np.float32]:
         """Each user's segment's scores, else those of the context, else the global ones.
 

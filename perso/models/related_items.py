@@ -1,15 +1,13 @@
-"""Lists of items for an item's page: similar ones, and what was bought together with it.
+"""Lists of items for an item's page: what was bought together with it.
 
-Both are rows of the k-NN kernel: similar items share users, items bought together share baskets.
-This file keeps lists ready to read; what a list leaves out for one shopper (sold out, just seen)
-is decided where it is served, so lists are longer than what a page shows. Memory: 8 bytes an item
-and place; at a million items and 20 places 160 MB, memory-mapped.
+They are rows of the k-NN kernel, with baskets in the place of users. This file keeps lists ready to
+read; what a list leaves out for one shopper (sold out, just seen) is decided where it is served, so
+lists are longer than what a page shows. Memory: 8 bytes an item and place; at a million items and
+20 places 160 MB, memory-mapped.
 
 References:
-    Linden, Smith and York, Amazon.com recommendations: item-to-item collaborative filtering, IEEE
-    Internet Computing 7, 2003 (cosine of items over those who bought them). Tan, Kumar and
-    Srivastava, Selecting the right interestingness measure for association patterns, KDD 2002
-    (the cosine of basket incidence: the root of lift times support).
+    Tan, Kumar and Srivastava, Selecting the right interestingness measure for association
+    patterns, KDD 2002 (the cosine of basket incidence: the root of lift times support).
 """
 
 # I items, N places of a list, K baskets
@@ -22,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse  # type: ignore[import-untyped]
 
-from perso.data.prepared import Interactions
 from perso.models.baskets import Baskets
 from perso.models.knn_config import ItemKnnConfig
-from perso.models.nearest_items import NearestItems, find_nearest, index_type, matrix_of
+from perso.models.nearest_items import NearestItems, find_nearest, index_type
 
 NUM_RELATED: Final = 20
 
@@ -99,28 +96,6 @@ class RelatedItems:
             item_indices_IN=np.load(folder / "related_items.npy", mmap_mode="r"),
             scores_IN=np.load(folder / "related_scores.npy", mmap_mode="r"),
         )
-
-
-def fit_similar(
-    interactions: Interactions,
-    config: ItemKnnConfig | None = None,
-    *,
-    num_related: int = NUM_RELATED,
-) -> RelatedItems:
-    """Items that the same users turned to.
-
-    Args:
-        interactions: What to learn from; not changed.
-        config: The similarity, whose ``num_neighbors`` is without effect; the k-NN model's if not
-            given.
-        num_related: Length of the lists.
-
-    Raises:
-        ValueError: If ``num_related`` is below 1.
-    """
-    config = _with_length(config or ItemKnnConfig(), num_related)
-    nearest = find_nearest(matrix_of(interactions, config), config)
-    return RelatedItems.from_nearest(nearest, num_related=num_related)
 
 
 def fit_bought_together(

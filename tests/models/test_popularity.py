@@ -157,17 +157,6 @@ def test_groups_by_segment_win_over_a_context_column_of_that_name(build):
     )
 
 
-def test_a_category_has_its_items_shares_of_the_demand_for_them(build):
-    world = build([(0, 0), (0, 1), (0, 3)], num_users=1, num_items=4, weights=[1, 3, 4])
-    model = fit_popularity(world)
-    within = model.category_scores(np.array([True, True, True, False]))
-    np.testing.assert_allclose(within, [0.25, 0.75, 0, 0], rtol=1e-6)
-    assert within.dtype == np.float32
-    assert not model.category_scores(np.array([False, False, True, False])).any()
-    with pytest.raises(ValueError, match=r"inside_I has shape \(3,\), the model 4 items"):
-        model.category_scores(np.ones(3, np.bool_))
-
-
 def aged(build, ages_in_days, **context):
     """A pair of weight 1 per age, item by item."""
     pairs = [(0, item) for item in range(len(ages_in_days))]

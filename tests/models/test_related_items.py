@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from perso.models.baskets import Baskets, cut_baskets
 from perso.models.knn_config import ItemKnnConfig
-from perso.models.related_items import RelatedItems, fit_bought_together, fit_similar
+from perso.models.related_items import RelatedItems, fit_bought_together
 
 HOUR = 3_600_000_000
 COSINE = ItemKnnConfig(user_exponent=0, shrinkage=0)
@@ -89,27 +89,19 @@ def test_a_pair_that_belongs_together_beats_the_bestseller_and_a_chance_pair_doe
     assert items.tolist() == [1, 0, 3]
 
 
-def test_similar_items_are_those_of_the_same_users_best_first(build, two_tastes):
-    related = fit_similar(two_tastes, num_related=8)
-    assert related.item_indices_IN.shape == (24, 8)
-    own_I1 = np.arange(24)[:, None]
-    np.testing.assert_array_equal(related.item_indices_IN % 2, np.repeat(own_I1 % 2, 8, axis=1))
-    assert (related.item_indices_IN != own_I1).all()
-    assert (np.diff(related.scores_IN, axis=1) <= 0).all()
-
-
 @given(seed=st.integers(0, 1000), num_related=st.integers(1, 12))
 def test_a_short_list_is_the_start_of_a_long_one(build, seed, num_related):
     rng = np.random.default_rng(seed)
     pairs = {(int(u), int(i)) for u, i in rng.integers(0, 10, (40, 2))}
     world = build(sorted(pairs), num_users=10, num_items=10)
-    long, short = (fit_similar(world, num_related=n) for n in (12, num_related))
+    baskets = cut_baskets(world)
+    long, short = (fit_bought_together(baskets, num_related=n) for n in (12, num_related))
     np.testing.assert_array_equal(short.item_indices_IN, long.item_indices_IN[:, :num_related])
     np.testing.assert_array_equal(short.scores_IN, long.scores_IN[:, :num_related])
 
 
 def test_saved_lists_are_mapped_and_the_same(two_tastes, tmp_path):
-    related = fit_similar(two_tastes)
+    related = fit_bought_together(cut_baskets(two_tastes))
     related.save(tmp_path)
     loaded = RelatedItems.load(tmp_path)
     assert isinstance(loaded.scores_IN, np.memmap)
@@ -122,9 +114,9 @@ def test_nothing_bought_gives_empty_lists(build):
     world = build([], num_users=2, num_items=3)
     baskets = cut_baskets(world)
     assert (len(baskets), baskets.num_left_out) == (0, 0)
-    for related in (fit_bought_together(baskets), fit_similar(world)):
-        assert related.num_items == 3
-        assert (related.item_indices_IN == -1).all()
+    related = fit_bought_together(baskets)
+    assert related.num_items == 3
+    assert (related.item_indices_IN == -1).all()
 
 
 def test_wrong_arguments_are_named(build, two_tastes):
@@ -132,8 +124,6 @@ def test_wrong_arguments_are_named(build, two_tastes):
         cut_baskets(two_tastes, window_hours=-1)
     with pytest.raises(ValueError, match="max_items is 0"):
         cut_baskets(two_tastes, max_items=0)
-    with pytest.raises(ValueError, match="num_related is 0"):
-        fit_similar(two_tastes, num_related=0)
     with pytest.raises(ValueError, match="num_related is 0"):
         fit_bought_together(cut_baskets(two_tastes), num_related=0)
     with pytest.raises(ValueError, match=r"item_indices_IN has shape \(2, 3\), scores_IN \(2, 2\)"):

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from perso.segments.group_figures import Distribution
-from perso.segments.pictures import draw_distributions, draw_scatter
-from perso.segments.report import render_report
+from perso.segments.report.pictures import draw_distributions, draw_scatter
+from perso.segments.report.render import render_report
 from perso.segments.summary import MonitorSpec, WeekSummary, summarize_week
 
 FIRST = datetime(2026, 3, 2, tzinfo=UTC)

@@ -12,14 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from perso.segments.cluster_section import cluster_section
-from perso.segments.feature_section import distribution_section
 from perso.segments.group_figures import GroupFigures
-from perso.segments.history_section import history_section, stability_section
 from perso.segments.migration import GONE, NEW, NO_LABEL
-from perso.segments.migration_section import migration_section
 from perso.segments.names import OTHER, display_name
-from perso.segments.page import (
+from perso.segments.report.cluster_section import cluster_section
+from perso.segments.report.feature_section import distribution_section
+from perso.segments.report.history_section import history_section, stability_section
+from perso.segments.report.migration_section import migration_section
+from perso.segments.report.page import (
     STYLE,
     bullets,
     count,
@@ -29,7 +29,7 @@ from perso.segments.page import (
     percent,
     rounded_money,
 )
-from perso.segments.segment_sections import (
+from perso.segments.report.segment_sections import (
     rfm_section,
     segment_section,
     shown_groups,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from perso.segments.migration import Migration
 from perso.segments.names import display_name, in_order
-from perso.segments.page import (
+from perso.segments.report.page import (
     Cell,
     Table,
     bullets,
@@ -15,7 +15,7 @@ from perso.segments.page import (
     picture,
     section,
 )
-from perso.segments.pictures import draw_sizes_over_time, draw_stability
+from perso.segments.report.pictures import draw_sizes_over_time, draw_stability
 from perso.segments.small_cells import hide_small_sizes
 from perso.segments.summary import WeekSummary
 

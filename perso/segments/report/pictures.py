@@ -10,7 +10,9 @@ from textwrap import wrap
 import numpy as np
 from numpy.typing import NDArray
 
-from perso.segments.drawing import (
+from perso.segments.group_figures import Distribution
+from perso.segments.names import NOISE
+from perso.segments.report.drawing import (
     GRID,
     INK,
     LIMIT,
@@ -25,8 +27,6 @@ from perso.segments.drawing import (
     to_days,
     to_svg,
 )
-from perso.segments.group_figures import Distribution
-from perso.segments.names import NOISE
 
 
 @styled

@@ -2,8 +2,8 @@
 
 from perso.dictionary import VIEWS
 from perso.segments.names import display_name
-from perso.segments.page import Cell, Table, number, paragraph, percent, picture, section
-from perso.segments.pictures import draw_distributions
+from perso.segments.report.page import Cell, Table, number, paragraph, percent, picture, section
+from perso.segments.report.pictures import draw_distributions
 from perso.segments.summary import WeekSummary
 
 _FEATURES_SHOWN = (  # what a marketer asks for first; at most 12 are drawn

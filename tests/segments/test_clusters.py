@@ -1,3 +1,5 @@
+"""Fit and model together, at the edges: rounding, tiny samples, features that say nothing."""
+
 import json
 from dataclasses import replace
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from perso.segments.migration import GONE, NEW, Migration, Move
 from perso.segments.names import display_name, in_order
-from perso.segments.page import Cell, Table, bullets, counted, paragraph, percent, section
-from perso.segments.segment_sections import small_count
+from perso.segments.report.page import Cell, Table, bullets, counted, paragraph, percent, section
+from perso.segments.report.segment_sections import small_count
 from perso.segments.summary import WeekSummary
 
 _MOVES_TOLD = 8

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perso.segments.drawing import segment_colors
 from perso.segments.group_figures import BAND_WIDTH, NUM_BANDS, NUM_QUARTILES, GroupFigures
 from perso.segments.names import display_name, meaning
-from perso.segments.page import (
+from perso.segments.report.drawing import segment_colors
+from perso.segments.report.page import (
     HIDDEN,
     Cell,
     Table,
@@ -20,7 +20,7 @@ from perso.segments.page import (
     picture,
     section,
 )
-from perso.segments.pictures import draw_size_and_value
+from perso.segments.report.pictures import draw_size_and_value
 from perso.segments.small_cells import hide_small, hide_small_sizes
 from perso.segments.summary import WeekSummary
 

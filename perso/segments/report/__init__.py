@@ -1,0 +1,1 @@
+"""The segment report: week summaries to one self-contained HTML page."""
