@@ -18,9 +18,9 @@ solved.
 
 Memory: 8 bytes a pair beside the interactions (their transpose; the history that the model keeps
 is the interactions' own arrays), 16 more for a moment while they are counted, and 4 · D bytes a
-user and item. An epoch of ``cg`` takes 8 · (steps + 1) · D operations a pair and 4 · D² a user and
-item. 100 million pairs, 10 million users, 1 million items, D = 64: 4 · 10^11 operations, 0.8 GB,
-1.6 GB and 2.8 GB.
+user and item, twice that where a model is made. An epoch of ``cg`` takes 8 · (steps + 1) · D
+operations a pair and 4 · D² a user and item. 100 million pairs, 10 million users, 1 million items,
+D = 64: 4 · 10^11 operations, 0.8 GB, 1.6 GB and 2.8 GB.
 
 References:
     Hu et al., Collaborative filtering for implicit feedback datasets, ICDM 2008. Rendle et al.,
@@ -30,7 +30,6 @@ References:
 
 # U users, I items, D factors, N new rows
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -41,11 +40,10 @@ from perso.models.als_config import AlsConfig
 from perso.models.als_encoder import AlsEncoder, AlsObjective
 from perso.models.factors import FactorModel, popularity_bias
 from perso.models.history import History
+from perso.models.progress import OnEpoch, TrainingState, train
 from perso.models.request_features import RequestFeatures
 
 __all__ = ["AlsConfig", "fit_als", "fold_in_items", "fold_in_users"]
-
-OnEpoch = Callable[[int, float], None]
 
 UNOBSERVED_SHARE: Final = 20.0
 """What all pairs count by default, in what all interactions do. NDCG@20 on validation with 64
@@ -64,6 +62,7 @@ def fit_als(
     *,
     warm_start: FactorModel | None = None,
     on_epoch: OnEpoch | None = None,
+    resume: TrainingState | None = None,
     num_threads: int | None = None,
 ) -> FactorModel:
     """Train a factor model.
@@ -77,63 +76,32 @@ def fit_als(
         config: Sizes, objective and solver.
         warm_start: A model whose vectors to start from, in place of random ones; of the same
             users, items and factors, of any family.
-        on_epoch: Called with the epoch (from 1) and the objective per interaction, which costs
-            about a CG step more.
+        on_epoch: Called after each epoch with the objective per interaction, which costs about a
+            CG step more; what it raises ends the training.
+        resume: State of an earlier training of the same data and sizes, to go on from under this
+            config's objective and solver; the start is forgotten.
         num_threads: At most so many; as many as PyTorch was given if None.
 
     Raises:
-        ValueError: If there are no interactions, if the warm start has another shape, or if the
-            number of threads is below 1.
+        ValueError: If there are no interactions, if the warm start or the state has another
+            shape, or if the number of threads is below 1.
     """
-    from perso.models.als_side import Side, open_threads, rotate
+    from perso.models.als_side import Side, open_threads
+    from perso.models.als_training import AlsTraining
 
-    if not len(interactions):
-        raise ValueError("there are no interactions to train on; widen the training period")
-    num_users, num_items = (
-        int(np.count_nonzero(np.bincount(indices)))
-        for indices in (interactions.user_indices, interactions.item_indices)
-    )
-    unobserved_weight = config.unobserved_weight
-    if unobserved_weight is None:
-        unobserved_weight = min(UNOBSERVED_SHARE * len(interactions) / (num_users * num_items), 1.0)
-    objective = AlsObjective(
-        l2=config.l2,
-        l2_exponent=config.l2_exponent,
-        unobserved_weight=unobserved_weight,
-        confidence=config.confidence,
-        weight_unit=float(interactions.weights.mean(dtype=np.float64)),
-    )
-    user_UD, item_ID = _start(interactions, config, warm_start)
+    objective, num_users, num_items = objective_of(interactions, config)
+    start = _start(interactions, config, warm_start)
     with open_threads(num_threads) as threads:
-        users = Side.users(interactions, objective, num_items)
-        items = Side.items(interactions, objective, num_users)
-        for epoch in range(1, config.epochs + 1):
-            gram_D = rotate(threads, item_ID, user_UD)
-            users.improve(threads, config, item_ID, gram_D, user_UD)
-            gram_D = rotate(threads, user_UD, item_ID)
-            items.improve(threads, config, user_UD, gram_D, item_ID)
-            if on_epoch is not None:
-                loss = users.loss(threads, item_ID, user_UD) + items.penalty(item_ID)
-                on_epoch(epoch, loss / len(interactions))
-        gram_D = rotate(threads, item_ID)
-        users.solve(threads, item_ID, gram_D, user_UD)
-    mass_U = np.bincount(interactions.user_indices, interactions.weights, interactions.num_users)
-    return FactorModel(
-        user_factors_UD=user_UD,
-        user_bias_U=np.zeros(len(user_UD), np.float32),
-        user_weight_U=(mass_U / objective.weight_unit).astype(np.float32),
-        item_factors_ID=item_ID,
-        item_bias_I=popularity_bias(interactions),
-        global_bias=0.0,
-        encoder=AlsEncoder(
-            gram_D=gram_D,
-            num_items=num_items,
-            objective=objective,
-            history=History.from_interactions(interactions),
-            recent_boost=RECENT_BOOST,
-        ),
-        request_features=RequestFeatures(num_factors=config.num_factors),
-    )
+        training = AlsTraining(
+            users=Side.users(interactions, objective, num_items),
+            items=Side.items(interactions, objective, num_users),
+            user_UD=start[0],
+            item_ID=start[1],
+            interactions=interactions,
+            config=config,
+            threads=threads,
+        )
+        return train(training, training.model, on_epoch=on_epoch, resume=resume)
 
 
 def fold_in_users(
@@ -200,6 +168,67 @@ def fold_in_items(
         side.solve(threads, user_UD, gram_D, item_ND)
     rotated_back_ND: NDArray[np.float32] = item_ND @ basis_DD.T
     return rotated_back_ND
+
+
+def objective_of(interactions: Interactions, config: AlsConfig) -> tuple[AlsObjective, int, int]:
+    """What training minimizes, and how many users and items have interactions.
+
+    Raises:
+        ValueError: If there are no interactions.
+    """
+    if not len(interactions):
+        raise ValueError("there are no interactions to train on; widen the training period")
+    num_users, num_items = (
+        int(np.count_nonzero(np.bincount(indices)))
+        for indices in (interactions.user_indices, interactions.item_indices)
+    )
+    unobserved_weight = config.unobserved_weight
+    if unobserved_weight is None:
+        unobserved_weight = min(UNOBSERVED_SHARE * len(interactions) / (num_users * num_items), 1.0)
+    objective = AlsObjective(
+        l2=config.l2,
+        l2_exponent=config.l2_exponent,
+        unobserved_weight=unobserved_weight,
+        confidence=config.confidence,
+        weight_unit=float(interactions.weights.mean(dtype=np.float64)),
+    )
+    return objective, num_users, num_items
+
+
+def model_of(
+    interactions: Interactions,
+    objective: AlsObjective,
+    *,
+    user_UD: NDArray[np.float32],
+    item_ID: NDArray[np.float32],
+    gram_D: NDArray[np.float32],
+) -> FactorModel:
+    """The model of trained vectors; the last solve was the users', exactly.
+
+    Args:
+        interactions: What was trained on.
+        objective: What was minimized.
+        user_UD: Users' vectors, in the items' basis; become the model's.
+        item_ID: Items' vectors, in the eigenbasis of their Gram matrix; become the model's.
+        gram_D: The diagonal of that matrix.
+    """
+    mass_U = np.bincount(interactions.user_indices, interactions.weights, interactions.num_users)
+    return FactorModel(
+        user_factors_UD=user_UD,
+        user_bias_U=np.zeros(len(user_UD), np.float32),
+        user_weight_U=(mass_U / objective.weight_unit).astype(np.float32),
+        item_factors_ID=item_ID,
+        item_bias_I=popularity_bias(interactions),
+        global_bias=0.0,
+        encoder=AlsEncoder(
+            gram_D=gram_D,
+            num_items=int(np.count_nonzero(np.bincount(interactions.item_indices))),
+            objective=objective,
+            history=History.from_interactions(interactions),
+            recent_boost=RECENT_BOOST,
+        ),
+        request_features=RequestFeatures(num_factors=item_ID.shape[1]),
+    )
 
 
 def _start(

@@ -111,13 +111,17 @@ class Side:
         """How strongly each row is pulled to zero."""
         return self.objective.penalty(np.diff(self.indptr_M1), self.num_others).astype(np.float32)
 
+    @property
+    def work_M1(self) -> NDArray[np.int64]:
+        """What all rows before each one cost, in pairs, and all together."""
+        return self.indptr_M1 + _COST_OF_A_ROW * np.arange(len(self.indptr_M1))
+
     @cached_property
     def _ranges(self) -> list[tuple[int, int]]:
         """Rows of about equal work each, none empty."""
-        num_rows = len(self.indptr_M1) - 1
-        cost_M1 = self.indptr_M1 + _COST_OF_A_ROW * np.arange(num_rows + 1)
-        cuts = np.searchsorted(cost_M1, np.arange(0, cost_M1[-1], _PAIRS_AT_ONCE))
-        ends = np.unique(np.append(cuts, num_rows)).tolist()
+        work_M1 = self.work_M1
+        cuts = np.searchsorted(work_M1, np.arange(0, work_M1[-1], _PAIRS_AT_ONCE))
+        ends = np.unique(np.append(cuts, len(work_M1) - 1)).tolist()
         return list(pairwise(ends))
 
     def improve(
@@ -166,14 +170,18 @@ class Side:
 
     def loss(self, threads: ThreadPoolExecutor, fixed_ND: Floats, rows_MD: Floats) -> float:
         """The objective without the other side's penalty: O(P D + (M + N) D²), not O(M N)."""
-        problem = self._problem(fixed_ND, np.empty(0, np.float32))
-        rows_MD = _constant(rows_MD)
-        observed = threads.map(
-            lambda rows: sum_observed_errors(problem, rows[0], rows[1], rows_MD), self._ranges
-        )
         products = gram(threads, fixed_ND) * gram(threads, rows_MD)
         unobserved = self.objective.unobserved_weight * float(products.sum())
-        return sum(observed) + unobserved + self.penalty(rows_MD)
+        return self.observed(threads, fixed_ND, rows_MD) + unobserved + self.penalty(rows_MD)
+
+    def observed(self, threads: ThreadPoolExecutor, fixed_ND: Floats, rows_MD: Floats) -> float:
+        """What the pairs of all rows add to the objective."""
+        problem = self._problem(fixed_ND, np.empty(0, np.float32))
+        rows_MD = _constant(rows_MD)
+        errors = threads.map(
+            lambda rows: sum_observed_errors(problem, rows[0], rows[1], rows_MD), self._ranges
+        )
+        return sum(errors)
 
     def penalty(self, rows_MD: Floats) -> float:
         """The penalty of all rows."""
@@ -209,15 +217,26 @@ def rotate(threads: ThreadPoolExecutor, fixed_ND: Floats, *others: Floats) -> Fl
     Returns:
         The Gram matrix of ``fixed_ND`` after it, which is diagonal, descending, shape (D,).
     """
-    squares_D, basis_DD = np.linalg.eigh(gram(threads, fixed_ND))
-    basis_DD = np.ascontiguousarray(basis_DD[:, ::-1], np.float32)
+    gram_D, basis_DD = eigenbasis(gram(threads, fixed_ND))
+    turn(threads, basis_DD, fixed_ND, *others)
+    return gram_D
 
-    def turn(vectors_D: Floats) -> None:
-        vectors_D[:] = vectors_D @ basis_DD
 
-    parts = [vectors[part] for vectors in (fixed_ND, *others) for part in _slices(vectors)]
-    list(threads.map(turn, parts))
-    return np.asarray(np.maximum(squares_D[::-1], 0), np.float32)
+def eigenbasis(gram_DD: NDArray[np.float64]) -> tuple[Floats, Floats]:
+    """Eigenvalues of a Gram matrix, shape (D,), descending, and eigenvectors as columns."""
+    squares_D, basis_DD = np.linalg.eigh(gram_DD)
+    gram_D = np.asarray(np.maximum(squares_D[::-1], 0), np.float32)
+    return gram_D, np.ascontiguousarray(basis_DD[:, ::-1], np.float32)
+
+
+def turn(threads: ThreadPoolExecutor, basis_DD: Floats, *vectors: Floats) -> None:
+    """Express vectors, each of shape (N, D), in another basis, in place."""
+
+    def turn_part(part_ND: Floats) -> None:
+        part_ND[:] = part_ND @ basis_DD
+
+    parts = [vectors_ND[part] for vectors_ND in vectors for part in _slices(vectors_ND)]
+    list(threads.map(turn_part, parts))
 
 
 def _slices(vectors_ND: Floats) -> list[slice]:

@@ -11,7 +11,7 @@ Cost: that of the parts. Memory twice that of the parts: their own vectors stay 
 
 # U users, I items, D factors
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from perso.models.als import fit_als
 from perso.models.blend_config import BlendConfig
 from perso.models.block_encoder import BlockEncoder
 from perso.models.factors import FactorModel, popularity_bias
+from perso.models.progress import OnEpoch, Progress
 from perso.models.request_features import RequestFeatures
 from perso.models.sgd import fit_sgd
 from perso.models.spectral import fit_spectral
@@ -30,16 +31,27 @@ def fit_blend(
     interactions: Interactions,
     config: BlendConfig,
     *,
-    on_epoch: Callable[[int, float], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> FactorModel:
     """The spectral model, the learned one and that of least squares as one.
+
+    Args:
+        interactions: What to learn from; not changed.
+        config: Settings of the parts, and their weights.
+        on_epoch: Called after each epoch of the learned part, with neither model nor state: there
+            is no blend before all parts are there.
 
     Raises:
         ValueError: See :func:`perso.models.spectral.fit_spectral` and
             :func:`perso.models.sgd.fit_sgd`.
     """
+
+    def report(progress: Progress) -> None:
+        if on_epoch is not None:
+            on_epoch(replace(progress, model=None, state=None))
+
     parts = [fit_spectral(interactions, config.spectral)]
-    parts.append(fit_sgd(interactions, config.learned, on_epoch=on_epoch))
+    parts.append(fit_sgd(interactions, config.learned, on_epoch=report))
     weights = [config.spectral_weight, 1.0]
     if config.als_weight:
         parts.append(fit_als(interactions, config.als))

@@ -147,7 +147,7 @@ def load_bundle(folder: Path, *, verify: bool = False) -> Bundle:
     Raises:
         ArtifactError: If the folder is no bundle, of another version, incomplete or damaged.
     """
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     for name, expected in manifest["files"].items():
         _check_file(folder, name, expected, verify=verify)
     # Every file that is read must be one that the manifest vouches for.
@@ -180,6 +180,31 @@ def load_bundle(folder: Path, *, verify: bool = False) -> Bundle:
     return bundle
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a bundle says of itself, its files unread.
+
+    Raises:
+        ArtifactError: If the folder is no bundle, or one of another version.
+    """
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder} is not a model bundle ({error}); {_CURE}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{folder} is not a model bundle of perso; {_CURE}")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"bundle {folder} has format version {manifest.get('format_version')!r}, this perso "
+            f"reads {FORMAT_VERSION}; {_CURE}"
+        )
+    missing = {"files", "created_at", "trained_until", "data_key", "spec", "metrics"} - set(
+        manifest
+    )
+    if missing:
+        raise ArtifactError(f"the manifest of {folder} lacks {sorted(missing)}; {_CURE}")
+    return manifest
+
+
 def _check_sizes(
     users: Vocabulary,
     items: Vocabulary,
@@ -208,26 +233,6 @@ def _check_sizes(
             raise ValueError(f"the parts disagree on the number of {what}: {by_part}")
     if not catalog["item_id"].combine_chunks().equals(items.ids.cast(pa.string())):
         raise ValueError("the catalogue's rows are not in the order of the item vocabulary")
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder} is not a model bundle ({error}); {_CURE}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ArtifactError(f"{folder} is not a model bundle of perso; {_CURE}")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise ArtifactError(
-            f"bundle {folder} has format version {manifest.get('format_version')!r}, this perso "
-            f"reads {FORMAT_VERSION}; {_CURE}"
-        )
-    missing = {"files", "created_at", "trained_until", "data_key", "spec", "metrics"} - set(
-        manifest
-    )
-    if missing:
-        raise ArtifactError(f"the manifest of {folder} lacks {sorted(missing)}; {_CURE}")
-    return manifest
 
 
 def _check_file(folder: Path, name: str, expected: Mapping[str, Any], *, verify: bool) -> None:

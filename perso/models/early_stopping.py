@@ -2,9 +2,10 @@
 
 # U users, I items, B users of the check, D factors
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perso.data.prepared import Interactions
+from perso.models.progress import TrainingState
+from perso.models.ranks import ALONE, Ranks
 from perso.models.sgd_config import SgdConfig
+from perso.models.sgd_state import copied
 from perso.models.tables import Table
 
 SHARE: Final = 0.05
@@ -28,14 +32,18 @@ class EarlyStopping:
     kept: Interactions
     """What training may see."""
     patience: int | None
+    ranks: Ranks = ALONE
+    """Who takes part; the first one's measure counts."""
     _is_kept_P: NDArray[np.bool_] | None = None
     _aside: Interactions | None = None
     _best: float = -1.0
     _waited: int = 0
-    _saved: list[Tensor] = field(default_factory=list)
+    _saved: dict[str, Tensor] | None = None
 
     @classmethod
-    def of(cls, interactions: Interactions, config: SgdConfig) -> "EarlyStopping":
+    def of(
+        cls, interactions: Interactions, config: SgdConfig, ranks: Ranks = ALONE
+    ) -> "EarlyStopping":
         """Set interactions aside, at random by the config's seed, no user's first one."""
         if config.patience is None:
             return cls(kept=interactions, patience=None)
@@ -46,6 +54,7 @@ class EarlyStopping:
         return cls(
             kept=interactions.take(is_kept_P),
             patience=config.patience,
+            ranks=ranks,
             _is_kept_P=is_kept_P,
             _aside=interactions.take(~is_kept_P),
         )
@@ -56,26 +65,76 @@ class EarlyStopping:
             return values_P
         return values_P[self._is_kept_P]
 
-    def is_over(
-        self, factors: Callable[[], tuple[Tensor, Tensor, Tensor]], tables: Sequence[Table]
-    ) -> bool:
+    @property
+    def is_over(self) -> bool:
         """Whether the epochs without an improvement have used up the patience."""
-        if self.patience is None or self._aside is None or not len(self._aside):
-            return False
-        gain = self._gain(*factors())
-        if gain > self._best:
+        return self.patience is not None and self._waited >= self.patience
+
+    def watch(
+        self, factors: Callable[[], tuple[Tensor, Tensor, Tensor]], tables: Mapping[str, Table]
+    ) -> None:
+        """Measure an epoch, and keep a copy of its tables if it is the best so far.
+
+        Args:
+            factors: User and item vectors and item biases after the epoch.
+            tables: What they are made of, by name.
+        """
+        if not self._watches:
+            return
+        measured = self._gain(*factors())
+        self.ranks.align_([measured])
+        gain = float(measured)
+        if gain > self._best or self._saved is None:
             self._best, self._waited = gain, 0
-            self._saved = [table.values.clone() for table in tables]
-            return False
-        self._waited += 1
-        return self._waited >= self.patience
+            self._saved = {name: table.values.clone() for name, table in tables.items()}
+        else:
+            self._waited += 1
 
-    def restore(self, tables: Sequence[Table]) -> None:
-        """Put the best tables back."""
-        for table, values in zip(tables, self._saved, strict=bool(self._saved)):
-            table.values = values
+    @contextmanager
+    def best(self, tables: Mapping[str, Table]) -> Iterator[None]:
+        """Within it, tables hold the values of the best epoch so far."""
+        last = {name: table.values for name, table in tables.items()}
+        try:
+            for name, values in (self._saved or {}).items():
+                tables[name].values = values
+            yield
+        finally:
+            for name, values in last.items():
+                tables[name].values = values
 
-    def _gain(self, user_UD: Tensor, item_ID: Tensor, bias_I: Tensor) -> float:
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of what has been watched, by name."""
+        if self._saved is None:
+            return {}
+        return {
+            "best.gain": np.array(self._best),
+            "best.epochs_since": np.array(self._waited),
+            **{f"best.{name}": copied(values) for name, values in self._saved.items()},
+        }
+
+    def shapes(self, tables: Mapping[str, Table]) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of :meth:`arrays` after an epoch."""
+        if not self._watches:
+            return {}
+        saved = {f"best.{name}": tuple(table.values.shape) for name, table in tables.items()}
+        return {"best.gain": (), "best.epochs_since": (), **saved}
+
+    def resume(self, state: TrainingState, tables: Mapping[str, Table]) -> None:
+        """Take over what was watched, from a state of these shapes."""
+        if not self._watches:
+            return
+        self._best = float(state["best.gain"])
+        self._waited = int(state["best.epochs_since"])
+        self._saved = {
+            name: torch.tensor(state[f"best.{name}"]).to(table.values)
+            for name, table in tables.items()
+        }
+
+    @property
+    def _watches(self) -> bool:
+        return self._aside is not None and len(self._aside) > 0
+
+    def _gain(self, user_UD: Tensor, item_ID: Tensor, bias_I: Tensor) -> Tensor:
         """Mean of ``1 / log2(rank + 1)`` of what was set aside, of some users."""
         assert self._aside is not None
         users = np.unique(self._aside.user_indices)
@@ -89,7 +148,7 @@ class EarlyStopping:
             rows, items = _places(self._aside, users_B)
             better = (scores_BI[rows] > scores_BI[rows, items][:, None]).sum(1)
             gains.append(1 / torch.log2(better + 2.0))
-        return float(torch.cat(gains).mean())
+        return torch.cat(gains).mean()
 
 
 def _places(interactions: Interactions, users_B: NDArray[np.int32]) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ Settings load without torch or numba; a family's code is imported when it trains
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, get_args
 
@@ -16,6 +15,7 @@ from perso.models.blend_config import BlendConfig
 from perso.models.hybrid_config import HybridConfig
 from perso.models.knn_config import ItemKnnConfig
 from perso.models.popularity_config import PopularityConfig
+from perso.models.progress import OnEpoch, TrainingState
 from perso.models.protocol import PersonalModel, Recommender
 from perso.models.sgd_config import SgdConfig
 from perso.models.side_data import SideData
@@ -36,8 +36,6 @@ ModelConfig = Annotated[OneOfTheConfigs, Field(discriminator="family")]
 FAMILIES: Final = {config.family: config for config in get_args(OneOfTheConfigs)}
 """Class of settings by family."""
 
-OnEpoch = Callable[[int, float], None]
-
 
 def fit_model(  # noqa: PLR0911 - one return per family
     interactions: Interactions,
@@ -45,6 +43,7 @@ def fit_model(  # noqa: PLR0911 - one return per family
     side: SideData | None = None,
     *,
     on_epoch: OnEpoch | None = None,
+    resume: TrainingState | None = None,
 ) -> Recommender:
     """Train a model of any family.
 
@@ -52,11 +51,20 @@ def fit_model(  # noqa: PLR0911 - one return per family
         interactions: What to learn from; not changed.
         config: The family's settings.
         side: What else is known; families without use for it ignore it.
-        on_epoch: Called with the epoch (from 1) and its mean loss, by families that have epochs.
+        on_epoch: Called after each epoch by families that have epochs; what it raises ends the
+            training and reaches the caller.
+        resume: State that :attr:`Progress.state` of a training of the same data, family, sizes,
+            optimizer and patience gave; training goes on from there, to the same bytes on one
+            thread as in one go. The learning rate and penalties are those of this config.
 
     Raises:
-        ValueError: If there are no interactions, or the family cannot learn from them.
+        ValueError: If there are no interactions, the family cannot learn from them, or the state
+            is not of this training.
     """
+    if resume is not None and not isinstance(config, AlsConfig | SgdConfig | HybridConfig):
+        raise ValueError(
+            f"family {config.family!r} cannot be resumed; resume als, sgd or hybrid, or train anew"
+        )
     side = side or SideData()
     match config:
         case PopularityConfig():
@@ -75,7 +83,7 @@ def fit_model(  # noqa: PLR0911 - one return per family
         case AlsConfig():
             from perso.models.als import fit_als
 
-            return fit_als(interactions, config, on_epoch=on_epoch)
+            return fit_als(interactions, config, on_epoch=on_epoch, resume=resume)
         case SpectralConfig():
             from perso.models.spectral import fit_spectral
 
@@ -83,11 +91,11 @@ def fit_model(  # noqa: PLR0911 - one return per family
         case SgdConfig():
             from perso.models.sgd import fit_sgd
 
-            return fit_sgd(interactions, config, on_epoch=on_epoch)
+            return fit_sgd(interactions, config, on_epoch=on_epoch, resume=resume)
         case HybridConfig():
             from perso.models.hybrid import fit_hybrid
 
-            return fit_hybrid(interactions, side, config, on_epoch=on_epoch)
+            return fit_hybrid(interactions, side, config, on_epoch=on_epoch, resume=resume)
         case BlendConfig():
             from perso.models.blend import fit_blend
 

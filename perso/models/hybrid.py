@@ -20,7 +20,7 @@ References:
 
 # U users, I items, T items touched, V visits, S feature values, D factors
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -41,9 +41,11 @@ from perso.models.feature_matrix import FeatureMatrix, side_by_side
 from perso.models.histories import Histories
 from perso.models.hybrid_config import HybridConfig
 from perso.models.newton_encoder import MIN_PRIOR
+from perso.models.progress import OnEpoch, TrainingState, train
 from perso.models.ranking_sgd import NO_DEMAND, RankingTrainer
+from perso.models.ranks import ALONE, Ranks
 from perso.models.request_features import SEGMENT, RequestFeatures
-from perso.models.sgd import checked
+from perso.models.sgd_state import copied
 from perso.models.side import Side
 from perso.models.side_data import SideData
 from perso.models.side_features import SideFeatures
@@ -52,8 +54,6 @@ from perso.models.visits import Visits
 
 __all__ = ["HybridConfig", "fit_hybrid"]
 
-OnEpoch = Callable[[int, float], None]
-
 
 def fit_hybrid(
     interactions: Interactions,
@@ -61,6 +61,8 @@ def fit_hybrid(
     config: HybridConfig,
     *,
     on_epoch: OnEpoch | None = None,
+    resume: TrainingState | None = None,
+    ranks: Ranks = ALONE,
 ) -> FactorModel:
     """Train a factor model on interactions and features.
 
@@ -71,7 +73,11 @@ def fit_hybrid(
         side: Segments and features of all users and items of the vocabularies; values that only
             others than those of the interactions have are ignored.
         config: Columns, loss, sizes and seed.
-        on_epoch: Called with the epoch (from 1) and its mean loss per interaction.
+        on_epoch: Called after each epoch; what it raises ends the training.
+        resume: State of an earlier training of the same data, sizes and optimizer, to go on from
+            under this config's pace and penalties.
+        ranks: Who takes part; each with the same arguments. The result is that of one process to
+            rounding, and the same on all.
 
     Returns:
         The model. A user's vector has affinities and attributes in it; segment and context are
@@ -79,59 +85,28 @@ def fit_hybrid(
 
     Raises:
         ValueError: If there are no interactions, a column is missing or does not fit its kind,
-            a table is not aligned with the vocabulary, CUDA is asked for and absent, or training
-            diverged.
+            a table is not aligned with the vocabulary, CUDA is asked for and absent, training
+            diverged, or the state does not fit.
     """
     if not len(interactions):
         raise ValueError("there are no interactions to train on; widen the training period")
     device = find_device(config.device)
-    report = checked(on_epoch, config.sgd)
-    items = _read("item", side.item_features, config.item_columns, interactions)
-    users = _read("user", side.user_features, config.user_columns, interactions)
-    visits = Visits.of(
-        interactions,
-        segments=side.segments if config.use_segments else None,
-        context=tuple(interactions.context_codes) if config.context is None else config.context,
-    )
-    touched_T, compact = _without_untouched(interactions)
+    inputs = _Inputs.read(interactions, side, config)
     trainer = RankingTrainer(
-        compact,
+        inputs.compact,
         config.sgd,
         device=device,
-        features=SideFeatures(
-            users=_static(interactions, items, users, config.affinities),
-            visits=None if visits is None else visits.features,
-            visit_of_pair=None if visits is None else visits.of_pair_P,
-            items=None if items is None else items.matrix.take(touched_T),
-            from_history=frozenset({SEGMENT, *map(affinity_name, config.affinities)}),
-        ),
+        features=inputs.side_features(config.affinities),
         own_dropout=config.feature_dropout,
         feature_rate=config.feature_rate,
+        ranks=ranks,
     )
-    trainer.run(report)
-    whole = trainer.histories_of(compact)
-    trained = trainer.factors()
-    unknown_bias = min(float(trained[2].min()), NO_DEMAND)
-    item_encoder = None if items is None else _item_encoder(items, trainer, unknown_bias)
-    closed = _close_users(trainer, whole, trained, visits, config)
-    if items is None or item_encoder is None:
-        item_ID = np.zeros((interactions.num_items, config.num_factors), np.float32)
-        bias_I = np.full(interactions.num_items, unknown_bias, np.float32)
-    else:  # those that nobody has touched stay what their features say
-        item_ID, bias_I = item_encoder.encode_matrix(items.matrix)
-    item_ID[touched_T], bias_I[touched_T] = (part.cpu().numpy() for part in trained[1:])
-    return FactorModel(
-        user_factors_UD=closed.user_UD.cpu().numpy(),
-        user_bias_U=np.zeros(interactions.num_users, np.float32),
-        user_weight_U=whole.mass_U.cpu().numpy(),
-        item_factors_ID=item_ID,
-        item_bias_I=bias_I,
-        global_bias=0.0,
-        encoder=newton_encoder(closed.items, closed.prior, weight_unit=whole.weight_unit),
-        request_features=_request_features(visits, trainer, config.num_factors),
-        item_encoder=item_encoder,
-        user_encoder=_user_encoder(users, trainer),
-    )
+
+    def model() -> FactorModel:
+        with trainer.ended():
+            return _close(trainer, inputs, config)
+
+    return train(trainer, model, on_epoch=on_epoch, resume=resume)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +115,50 @@ class _Features:
 
     columns: FittedColumns
     matrix: FeatureMatrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """What training reads, and what its result is told in."""
+
+    interactions: Interactions
+    touched_T: NDArray[np.int64]
+    """The items that have an interaction."""
+    compact: Interactions
+    """The interactions over these items alone."""
+    items: _Features | None
+    """Of all items."""
+    users: _Features | None
+    visits: Visits | None
+
+    @classmethod
+    def read(cls, interactions: Interactions, side: SideData, config: HybridConfig) -> "_Inputs":
+        """Columns fitted on the rows with an interaction, and the visits."""
+        touched_T, compact = _without_untouched(interactions)
+        context = config.context
+        return cls(
+            interactions=interactions,
+            touched_T=touched_T,
+            compact=compact,
+            items=_read("item", side.item_features, config.item_columns, interactions),
+            users=_read("user", side.user_features, config.user_columns, interactions),
+            visits=Visits.of(
+                interactions,
+                segments=side.segments if config.use_segments else None,
+                context=tuple(interactions.context_codes) if context is None else context,
+            ),
+        )
+
+    def side_features(self, affinities: Sequence[str]) -> SideFeatures:
+        """The features of users, visits and touched items."""
+        items, visits = self.items, self.visits
+        return SideFeatures(
+            users=_static(self.interactions, items, self.users, affinities),
+            visits=None if visits is None else visits.features,
+            visit_of_pair=None if visits is None else visits.of_pair_P,
+            items=None if items is None else items.matrix.take(self.touched_T),
+            from_history=frozenset({SEGMENT, *map(affinity_name, affinities)}),
+        )
 
 
 def _read(
@@ -190,6 +209,35 @@ def _static(
     return side_by_side(matrices) if matrices else None
 
 
+def _close(trainer: RankingTrainer, inputs: _Inputs, config: HybridConfig) -> FactorModel:
+    """The trained items, those untouched by their features, and all users solved."""
+    trained = trainer.factors()
+    items, num_items = inputs.items, inputs.interactions.num_items
+    unknown_bias = min(float(trained[2].min()), NO_DEMAND)
+    item_encoder = None if items is None else _item_encoder(items, trainer, unknown_bias)
+    whole = trainer.histories_of(inputs.compact)
+    closed = _close_users(trainer, whole, trained, inputs.visits, config)
+    if items is None or item_encoder is None:
+        item_ID = np.zeros((num_items, config.num_factors), np.float32)
+        bias_I = np.full(num_items, unknown_bias, np.float32)
+    else:  # those that nobody has touched stay what their features say
+        item_ID, bias_I = item_encoder.encode_matrix(items.matrix)
+    touched_T = inputs.touched_T
+    item_ID[touched_T], bias_I[touched_T] = (part.cpu().numpy() for part in trained[1:])
+    return FactorModel(
+        user_factors_UD=closed.user_UD.cpu().numpy(),
+        user_bias_U=np.zeros(len(closed.user_UD), np.float32),
+        user_weight_U=whole.mass_U.cpu().numpy(),
+        item_factors_ID=item_ID,
+        item_bias_I=bias_I,
+        global_bias=0.0,
+        encoder=newton_encoder(closed.items, closed.prior, weight_unit=whole.weight_unit),
+        request_features=_request_features(inputs.visits, trainer, config.num_factors),
+        item_encoder=item_encoder,
+        user_encoder=_user_encoder(inputs.users, trainer),
+    )
+
+
 class _ClosedUsers(NamedTuple):
     user_UD: Tensor
     items: ItemSide
@@ -229,8 +277,7 @@ def _close_users(
 def _vectors(side: Side | None) -> NDArray[np.float32]:
     """The trained vectors of a side's feature values, shape (S, D)."""
     assert side is not None and side.feature_vectors is not None
-    vectors_SD: NDArray[np.float32] = side.feature_vectors.values.cpu().numpy()
-    return vectors_SD
+    return copied(side.feature_vectors.values)
 
 
 def _item_encoder(items: _Features, trainer: RankingTrainer, unknown_bias: float) -> FeatureEncoder:

@@ -45,11 +45,10 @@ class WeightedItems:
         return len(self.item_indices)
 
 
-class Recommender(Protocol):
-    """A trained model: scores, best first, over the whole item vocabulary.
+class Scorer(Protocol):
+    """What can be measured: scores, best first, over the whole item vocabulary.
 
-    Scores are comparable within one user only. A stranger gets the model's fallback, never an
-    error. Models are immutable; ``fit_…`` functions beside each class make them.
+    Scores are comparable within one user only. A stranger gets a fallback, never an error.
     """
 
     @property
@@ -60,6 +59,10 @@ class Recommender(Protocol):
     def score(self, batch: UserBatch) -> NDArray[np.float32]:
         """Scores of every item for each user, shape (B, num_items), float32."""
         ...
+
+
+class Recommender(Scorer, Protocol):
+    """A trained model. Models are immutable; ``fit_…`` functions beside each class make them."""
 
     def save(self, folder: Path) -> None:
         """Write the model into an empty folder as arrays and JSON; no code, no pickle."""

@@ -15,8 +15,9 @@ an epoch at D = 64, and 4 · D bytes a user and item plus 12 to 20 bytes a pair 
 # U users, V visits, I items, B users and R visits of a step, C candidates, P pairs, D factors
 
 import math
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -26,21 +27,32 @@ from torch.nn.functional import normalize
 from perso.data.prepared import Interactions
 from perso.models import losses
 from perso.models.candidates import CandidateDraw, Candidates
+from perso.models.chosen_loss import ChosenLoss
 from perso.models.early_stopping import EarlyStopping
 from perso.models.feature_matrix import FeatureMatrix
 from perso.models.histories import Histories, Step
+from perso.models.progress import TrainingState
+from perso.models.ranks import ALONE, Ranks
 from perso.models.sgd_config import SgdConfig
-from perso.models.side import Side
+from perso.models.sgd_state import SgdState, refuse_divergence
+from perso.models.side import Gathered, Move, Side
 from perso.models.side_features import SideFeatures
 from perso.models.spectral import spectral_start
 from perso.models.tables import make_table
 from perso.models.user_solve import pair_blocks
 
-OnEpoch = Callable[[int, float], None]
-
 NO_DEMAND: Final = math.log(0.1)
 """Bias at which an item starts that nobody has touched, where one interaction is about 0."""
 _START: Final = 0.01  # deviation of a vector's numbers at the start, for dot products
+
+
+class _Met(NamedTuple):
+    """What a step has gathered."""
+
+    users: Gathered
+    items: Gathered
+    visits: Gathered | None
+    bias: Gathered | None
 
 
 class RankingTrainer:
@@ -55,6 +67,7 @@ class RankingTrainer:
         features: SideFeatures | None = None,
         own_dropout: float = 0.0,
         feature_rate: float = 1.0,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Draw the starting vectors.
 
@@ -65,16 +78,18 @@ class RankingTrainer:
             features: Of users, visits and items.
             own_dropout: Chance that a step drops a row's own vector where it has features.
             feature_rate: Learning rate of feature vectors, relative to that of own ones.
+            ranks: Who takes part; each has the same data and config.
         """
         self.config = config
         self._features = features
         self._own_dropout = own_dropout
         self._feature_rate = feature_rate
+        self._ranks = ranks
         self._is_cosine = config.similarity == "cosine"
         self._generator = torch.Generator().manual_seed(config.seed)
         visits = None if features is None else features.visit_of_pair
         self._visits = visits
-        self._stopping = EarlyStopping.of(interactions, config)
+        self._stopping = EarlyStopping.of(interactions, config, ranks)
         self.histories = Histories(
             self._stopping.kept, device=device, visit_of_pair=self._stopping.keep(visits)
         )
@@ -95,28 +110,75 @@ class RankingTrainer:
         start_I = torch.log(self.histories.mass_I + math.exp(NO_DEMAND))
         self.bias_base = float(start_I[self.histories.counts_I > 0].mean())
         self.bias = self._side((start_I - self.bias_base)[:, None], known.items, width=1)
-        sides = [s for s in (self.users, self.visits, self.items, self.bias) if s is not None]
-        self._tables = [table for side in sides for table in side.tables]
-        self._rates = [table.learning_rate for table in self._tables]
+        sides = {"users": self.users, "items": self.items, "bias": self.bias}
+        if self.visits is not None:
+            sides["visits"] = self.visits
+        self._tables = {
+            f"{side_name}.{name}": table
+            for side_name, side in sides.items()
+            for name, table in side.tables.items()
+        }
+        self._rates = {name: table.learning_rate for name, table in self._tables.items()}
+        self._state = SgdState(tables=self._tables, generator=self._generator)
+        self._loss_of = ChosenLoss(config, self._generator)
+        self._loss = math.nan
+        # Machines of several kinds may round a start differently.
+        ranks.align_([table.values for table in self._tables.values()])
 
-    def run(self, on_epoch: OnEpoch) -> None:
-        """All epochs, or as many as it takes; tables hold the best ones after it."""
+    @property
+    def epoch(self) -> int:
+        """Epochs that have been run."""
+        return self._state.epoch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs have been run, or as many as it takes."""
+        return self.epoch >= self.config.epochs or self._stopping.is_over
+
+    def run_epoch(self) -> None:
+        """One pass over all users.
+
+        Raises:
+            ValueError: If training diverged.
+        """
         config, histories = self.config, self.histories
         total = float(histories.weights.sum())
         steps_per_epoch = math.ceil(len(histories.active_U) / self.users_per_step)
-        num_steps, place = config.epochs * steps_per_epoch, 0
-        for epoch in range(config.epochs):
-            loss_sum = torch.zeros((), device=histories.weights.device, dtype=torch.float64)
-            order = torch.randperm(len(histories.active_U), generator=self._generator)
-            shuffled = histories.active_U[order.to(histories.active_U.device)]
-            for users_B in shuffled.split(self.users_per_step):
-                self._set_pace(place / num_steps)
-                loss_sum += self._step(users_B, total)
-                place += 1
-            on_epoch(epoch + 1, float(loss_sum) / total)
-            if self._stopping.is_over(self.factors, self._tables):
-                break
-        self._stopping.restore(self._tables)
+        num_steps, place = config.epochs * steps_per_epoch, self.epoch * steps_per_epoch
+        loss_sum = torch.zeros((), device=histories.weights.device, dtype=torch.float64)
+        order = torch.randperm(len(histories.active_U), generator=self._generator)
+        shuffled = histories.active_U[order.to(histories.active_U.device)]
+        for users_B in shuffled.split(self.users_per_step):
+            self._set_pace(place / num_steps)
+            loss_sum += self._step(users_B, total)
+            place += 1
+        self._state.epoch += 1
+        self._loss = float(loss_sum) / total
+        refuse_divergence(self._loss, self.epoch, config)
+        self._stopping.watch(self.factors, self._tables)
+
+    def loss(self) -> float:
+        """Mean loss per interaction in the last epoch."""
+        return self._loss
+
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """Within it, tables hold what training that ended here leaves: the best epoch's values."""
+        with self._stopping.best(self._tables):
+            yield
+
+    def state(self) -> TrainingState:
+        """Copies of tables, accumulators, random state and best epoch."""
+        return {**self._state.arrays(), **self._stopping.arrays()}
+
+    def resume(self, state: TrainingState) -> None:
+        """Stand where the training stood whose state this is; the pace is this one's.
+
+        Raises:
+            ValueError: If the state has other arrays, or arrays of other shapes.
+        """
+        self._state.resume(state, more=self._stopping.shapes(self._tables))
+        self._stopping.resume(state, self._tables)
 
     def histories_of(self, interactions: Interactions) -> Histories:
         """All the interactions, those included that early stopping has set aside."""
@@ -149,7 +211,7 @@ class RankingTrainer:
         return self.bias.gather(items).vectors_BD[:, 0]
 
     def _step(self, users_B: Tensor, total: float) -> Tensor:
-        config, histories = self.config, self.histories
+        histories = self.histories
         step = histories.of(users_B)
         drawn = self._draw.draw(step.item_P, self._generator)
         keep_item_C = self._keep(drawn.items_C, self.items.feature_vectors is not None)
@@ -162,66 +224,71 @@ class RankingTrainer:
         # Rows are selected, not indexed: slopes of indexing add up in any order on two threads.
         visits_R, visit_P = torch.unique(step.visit_P, return_inverse=True)
         user_of_R = torch.empty_like(visits_R).index_copy_(0, visit_P, step.user_P)
-        keep_visit_R = None if keep_user_B is None else keep_user_B[user_of_R]
-        visits = (
-            None if self.visits is None else self.visits.gather(visits_R, keep_own_B=keep_visit_R)
-        )
+        share = self._ranks.share(len(visits_R))
+        visits = bias = None
         if self._is_cosine:
             item_CD = normalize(item_CD, dim=1)
-            user_BD = self._with_history(user_BD, item_CD, step, drawn)
-            row_RD = normalize(user_BD, dim=1).index_select(0, user_of_R) / self._temperature
-            bias = None
+            user_BD = normalize(self._with_history(user_BD, item_CD, step, drawn), dim=1)
+            row_RD = user_BD.index_select(0, user_of_R[share]) / self._temperature
         else:
-            row_RD = user_BD.index_select(0, user_of_R)
-            if visits is not None:
-                row_RD = row_RD + visits.vectors_BD
+            row_RD = user_BD.index_select(0, user_of_R[share])
+            if self.visits is not None:
+                keep_visit_R = None if keep_user_B is None else keep_user_B[user_of_R]
+                visits = self.visits.gather(visits_R, keep_own_B=keep_visit_R)
+                row_RD = row_RD + visits.vectors_BD[share]
             bias = self.bias.gather(drawn.items_C, keep_own_B=keep_item_C)
+        pairs = losses.Pairs(visit_P, drawn.column_P, step.weight_P)
+        loss = self._descend_from(row_RD, item_CD, bias, pairs, drawn, share)
+        moves = self._moves(_Met(users, items, visits, bias), drawn, total)
+        self._ranks.sum_([loss, *(move.gradient for move in moves)])
+        for table, rows, gradient in moves:
+            table.descend(rows, gradient)
+        return loss
+
+    def _descend_from(
+        self,
+        row_RD: Tensor,
+        item_CD: Tensor,
+        bias: Gathered | None,
+        pairs: losses.Pairs,
+        drawn: Candidates,
+        share: slice,
+    ) -> Tensor:
+        """The loss of this rank's share of a step, whose slopes go back to what was gathered."""
+        rivals_PN = self._loss_of.draw_rivals(len(pairs.row_P), len(drawn.items_C))
+        mine = self._ranks.pairs_of(share, pairs.row_P)
+        row_P, column_P, weight_P = (values_P[mine] for values_P in pairs)
+        if rivals_PN is not None:
+            rivals_PN = rivals_PN.to(row_P.device)[mine]
         with torch.no_grad():
             logits_RC = row_RD @ item_CD.T
             if bias is not None:
                 logits_RC += bias.vectors_BD.T
-            pairs = losses.Pairs(visit_P, drawn.column_P, step.weight_P)
-            loss, slope_RC = self._loss(logits_RC, pairs, drawn)
+            log_chance_C = self._draw.chance_I[drawn.items_C].log()
+            own = losses.Pairs(row_P - share.start, column_P, weight_P)
+            loss, slope_RC = self._loss_of.slopes(logits_RC, own, log_chance_C, rivals_PN)
             slopes = [slope_RC @ item_CD, slope_RC.T @ row_RD]
         vectors = [row_RD, item_CD]
         if bias is not None:
             vectors.append(bias.vectors_BD)
             slopes.append(slope_RC.sum(0)[:, None])
         torch.autograd.backward(vectors, slopes)
-        # Over an epoch each user is met once, and each item chance · steps times.
-        share_C = len(users_B) / len(histories.active_U) / self._draw.step_chance_I[drawn.items_C]
-        user_l2 = 2 * config.l2 * total / len(histories.active_U)
-        item_l2_C = 2 * config.l2 * total / histories.num_items * share_C
-        users.descend(user_l2)
-        items.descend(item_l2_C)
-        if visits is not None:
-            visits.descend(user_l2)
-        if bias is not None:
-            bias.descend(0.0)
         return loss
 
-    def _loss(self, logits_RC: Tensor, pairs: losses.Pairs, drawn: Candidates) -> losses.Slopes:
-        config = self.config
-        log_chance_C = self._draw.chance_I[drawn.items_C].log()
-        if config.loss == "softmax":
-            return losses.softmax_loss(logits_RC, pairs, log_chance_C)
-        if config.loss == "contrasted":
-            return losses.contrasted_softmax_loss(logits_RC, pairs, log_chance_C)
-        if config.loss == "logistic":
-            return losses.logistic_loss(
-                logits_RC, pairs, log_chance_C, negative_weight=config.negative_weight
-            )
-        if config.loss == "contrastive":
-            return losses.contrastive_loss(
-                logits_RC,
-                pairs,
-                log_chance_C,
-                negative_weight=config.negative_weight,
-                margin=config.margin,
-            )
-        shape = (len(pairs.row_P), config.negatives_per_pair)
-        drawn_PN = torch.randint(logits_RC.shape[1], shape, generator=self._generator)
-        return losses.bpr_loss(logits_RC, pairs, drawn_PN.to(logits_RC.device))
+    def _moves(self, met: _Met, drawn: Candidates, total: float) -> list[Move]:
+        """This rank's part of all gradients, its part of the penalty included."""
+        config, num_users = self.config, len(self.histories.active_U)
+        # Over an epoch each user is met once, and each item chance · steps times.
+        share_B = len(met.users.vectors_BD) / num_users
+        share_C = share_B / self._draw.step_chance_I[drawn.items_C]
+        user_l2 = 2 * config.l2 * total / num_users / self._ranks.size
+        item_l2_C = 2 * config.l2 * total / self.histories.num_items * share_C / self._ranks.size
+        moves = met.users.moves(user_l2) + met.items.moves(item_l2_C)
+        if met.visits is not None:
+            moves += met.visits.moves(user_l2)
+        if met.bias is not None:
+            moves += met.bias.moves(0.0)
+        return moves
 
     @property
     def _temperature(self) -> float:
@@ -258,8 +325,8 @@ class RankingTrainer:
             factor = 1 - progress
         elif schedule == "cosine":
             factor = (1 + math.cos(math.pi * progress)) / 2
-        for table, rate in zip(self._tables, self._rates, strict=True):
-            table.learning_rate = rate * factor
+        for name, table in self._tables.items():
+            table.learning_rate = self._rates[name] * factor
 
     @property
     def _learning_rate(self) -> float:

@@ -2,9 +2,6 @@
 
 # U users, I items, D factors
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
@@ -12,19 +9,24 @@ from perso.data.prepared import Interactions
 from perso.models.device import find_device
 from perso.models.factors import FactorModel, popularity_bias
 from perso.models.newton_encoder import MIN_PRIOR
+from perso.models.progress import OnEpoch, TrainingState, train
 from perso.models.ranking_sgd import RankingTrainer
+from perso.models.ranks import ALONE, Ranks
 from perso.models.request_features import RequestFeatures
 from perso.models.sgd_config import SgdConfig
-from perso.models.squared import fit_squared
+from perso.models.squared import SquaredTraining
 from perso.models.user_solve import ItemSide, newton_encoder, solve_users
 
 __all__ = ["SgdConfig", "fit_sgd"]
 
-OnEpoch = Callable[[int, float], None]
-
 
 def fit_sgd(
-    interactions: Interactions, config: SgdConfig, *, on_epoch: OnEpoch | None = None
+    interactions: Interactions,
+    config: SgdConfig,
+    *,
+    on_epoch: OnEpoch | None = None,
+    resume: TrainingState | None = None,
+    ranks: Ranks = ALONE,
 ) -> FactorModel:
     """Train a factor model.
 
@@ -36,20 +38,34 @@ def fit_sgd(
     Args:
         interactions: What to learn from; not changed.
         config: Loss, sizes and seed.
-        on_epoch: Called with the epoch (from 1) and its mean loss per interaction.
+        on_epoch: Called after each epoch; what it raises ends the training.
+        resume: State of an earlier training of the same data, sizes and optimizer, to go on from
+            under this config's pace and penalties.
+        ranks: Who takes part; each with the same arguments. The result is that of one process to
+            rounding, and the same on all.
 
     Raises:
         ValueError: If there are no interactions, if the loss is ``squared`` on ratings and none
-            carries one, if CUDA is asked for and absent, or if training diverged.
+            carries one, if CUDA is asked for and absent, if training diverged, or if the state does
+            not fit.
     """
     if not len(interactions):
         raise ValueError("there are no interactions to train on; widen the training period")
     device = find_device(config.device)
-    report = checked(on_epoch, config)
     if config.loss == "squared":
-        return fit_squared(interactions, config, device=device, on_epoch=report)
-    trainer = RankingTrainer(interactions, config, device=device)
-    trainer.run(report)
+        training = SquaredTraining(interactions, config, device=device, ranks=ranks)
+        return train(training, training.model, on_epoch=on_epoch, resume=resume)
+    trainer = RankingTrainer(interactions, config, device=device, ranks=ranks)
+
+    def model() -> FactorModel:
+        with trainer.ended():
+            return _close(trainer, interactions, config)
+
+    return train(trainer, model, on_epoch=on_epoch, resume=resume)
+
+
+def _close(trainer: RankingTrainer, interactions: Interactions, config: SgdConfig) -> FactorModel:
+    """The trained items, and all users as the request path would solve them."""
     whole = trainer.histories_of(interactions)
     user_UD, item_ID, bias_I = trainer.factors()
     untouched_I = trainer.histories.counts_I == 0
@@ -79,18 +95,3 @@ def fit_sgd(
         encoder=newton_encoder(side, prior, weight_unit=whole.weight_unit),
         request_features=RequestFeatures(num_factors=config.num_factors),
     )
-
-
-def checked(on_epoch: OnEpoch | None, config: SgdConfig) -> OnEpoch:
-    """The report of an epoch, which refuses a loss that is no number."""
-
-    def check(epoch: int, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"training diverged in epoch {epoch} with learning_rate {config.learning_rate} "
-                f"and l2 {config.l2}; lower the learning rate"
-            )
-        if on_epoch is not None:
-            on_epoch(epoch, loss)
-
-    return check

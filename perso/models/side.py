@@ -25,6 +25,14 @@ class Leaf(NamedTuple):
     vectors: Tensor
 
 
+class Move(NamedTuple):
+    """Distinct rows of a table, and the gradient that they are to move against."""
+
+    table: Table
+    rows: Tensor
+    gradient: Tensor
+
+
 class Uses(NamedTuple):
     """Which row of a batch uses which feature value, and how much."""
 
@@ -46,29 +54,32 @@ class Gathered:
     uses: Uses | None
     """Who has them."""
 
-    def descend(self, l2_B: Tensor | float) -> None:
-        """Move the tables by the gradients that have come back.
+    def moves(self, l2_B: Tensor | float) -> list[Move]:
+        """What the gradients that have come back, and the penalty, do to the tables.
 
         Args:
             l2_B: Penalty on the squares of each row's parts, already doubled. A feature value is
                 held wherever it is used: as tightly, for what it has to explain, as own vectors.
         """
+        moves = []
         if self.own is not None:
             of_each = l2_B[:, None] if isinstance(l2_B, Tensor) else l2_B
-            _move(self.own, of_each)
+            moves += _moves(self.own, of_each)
         if self.features is not None and self.uses is not None:
             row_E, place_E, weight_E = self.uses
             of_use_E = (l2_B[row_E] if isinstance(l2_B, Tensor) else l2_B) * weight_E.square()
             of_value = torch.zeros_like(self.features.vectors[:, 0]).index_add_(
                 0, place_E, of_use_E
             )
-            _move(self.features, of_value[:, None])
+            moves += _moves(self.features, of_value[:, None])
+        return moves
 
 
-def _move(leaf: Leaf, penalty: Tensor | float) -> None:
-    if leaf.vectors.grad is not None:
-        pull = penalty * leaf.vectors.detach()
-        leaf.table.descend(leaf.rows, leaf.vectors.grad + pull)
+def _moves(leaf: Leaf, penalty: Tensor | float) -> list[Move]:
+    if leaf.vectors.grad is None:
+        return []
+    pull = penalty * leaf.vectors.detach()
+    return [Move(leaf.table, leaf.rows, leaf.vectors.grad + pull)]
 
 
 class Side:
@@ -92,8 +103,10 @@ class Side:
         """
         self.own = own
         self.feature_vectors = feature_vectors
-        self.tables = [table for table in (own, feature_vectors) if table is not None]
-        device, self._width = self.tables[0].values.device, self.tables[0].values.shape[1]
+        present = {"own": own, "features": feature_vectors}
+        self.tables = {name: table for name, table in present.items() if table is not None}
+        values = next(iter(self.tables.values())).values
+        device, self._width = values.device, values.shape[1]
         self._indptr: Tensor | None = None
         self._value: Tensor | None = None
         self._weight: Tensor | None = None

@@ -1,9 +1,11 @@
 """What a model may be told beside who touched what, as tables aligned with the vocabularies."""
 
+import hashlib
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from perso.data.fingerprints import add_table
 from perso.data.fixed_split import FixedSplit
 from perso.data.groups import UserGroups
 
@@ -29,3 +31,14 @@ class SideData:
             user_features=split.user_features if split.user_features.num_columns else None,
             item_features=split.item_features if split.item_features.num_columns else None,
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal contents: what a search was told, beside who touched what."""
+        digest = hashlib.blake2b(digest_size=8)
+        if self.segments is not None:
+            digest.update("\0".join(self.segments.names).encode())
+            digest.update(self.segments.codes_U.tobytes())
+        for table in (self.user_features, self.item_features):
+            add_table(table, digest)
+        return digest.hexdigest()

@@ -27,6 +27,11 @@ class Table(Protocol):
     values: Tensor
     learning_rate: float
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the next step depends on but the learning rate, by name; not copied."""
+        ...
+
     def descend(self, rows: Tensor, gradient: Tensor) -> None:
         """Move distinct rows against their gradient, shape (len(rows), …)."""
         ...
@@ -40,6 +45,11 @@ class AdagradTable:
         self.values = values
         self.learning_rate = learning_rate
         self._squares = torch.zeros(len(values), device=values.device)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Values, and the accumulators that divide the steps."""
+        return {"values": self.values, "squares": self._squares}
 
     def descend(self, rows: Tensor, gradient: Tensor) -> None:
         """Move distinct rows against their gradient, shape (len(rows), …)."""
@@ -60,6 +70,16 @@ class AdamTable:
         self._mean = torch.zeros_like(values)
         self._square = torch.zeros_like(values)
         self._steps = torch.zeros(len(values), device=values.device)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Values, both moments of their slopes, and each row's clock."""
+        return {
+            "values": self.values,
+            "mean": self._mean,
+            "square": self._square,
+            "steps": self._steps,
+        }
 
     def descend(self, rows: Tensor, gradient: Tensor) -> None:
         """Move distinct rows against their gradient, shape (len(rows), …)."""

@@ -197,7 +197,7 @@ def test_an_epoch_never_increases_the_objective(build, seed, **settings):
     world = random_world(build, np.random.default_rng(seed), num_users=9, num_items=7)
     losses = []
     config = AlsConfig(epochs=6, block_size=3, init_std=1.0, seed=seed, **settings)
-    fit_als(world, config, on_epoch=lambda _, loss: losses.append(loss), num_threads=1)
+    fit_als(world, config, on_epoch=lambda p: losses.append(p.loss), num_threads=1)
     assert len(losses) == 6
     assert np.all(np.diff(losses) <= 1e-5 * losses[0])
 
@@ -284,9 +284,9 @@ def test_another_seed_starts_elsewhere(world):
 def test_a_warm_start_goes_on_where_the_model_stopped(world):
     losses = []
     config = AlsConfig(num_factors=8, epochs=4)
-    first = fit_als(world, config, on_epoch=lambda _, loss: losses.append(loss))
+    first = fit_als(world, config, on_epoch=lambda p: losses.append(p.loss))
     before = first.item_factors_ID.copy()
-    fit_als(world, config, warm_start=first, on_epoch=lambda _, loss: losses.append(loss))
+    fit_als(world, config, warm_start=first, on_epoch=lambda p: losses.append(p.loss))
     assert len(losses) == 8
     assert np.all(np.diff(losses) < 1e-6)
     np.testing.assert_array_equal(first.item_factors_ID, before)
@@ -295,7 +295,7 @@ def test_a_warm_start_goes_on_where_the_model_stopped(world):
 def test_read_only_arrays_are_left_as_they_are(world):
     assert not world.weights.flags.writeable
     before = [array.copy() for array in (world.user_indices, world.item_indices, world.weights)]
-    fit_als(world, AlsConfig(num_factors=4, epochs=1), on_epoch=lambda *_: None)
+    fit_als(world, AlsConfig(num_factors=4, epochs=1), on_epoch=lambda _: None)
     after = (world.user_indices, world.item_indices, world.weights)
     for array, expected in zip(after, before, strict=True):
         np.testing.assert_array_equal(array, expected)

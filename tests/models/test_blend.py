@@ -104,7 +104,7 @@ def test_two_tastes_are_told_apart(two_tastes, blend):
 
 def test_epochs_of_the_learned_part_are_reported(two_tastes):
     reports = []
-    fit_blend(two_tastes, CONFIG, on_epoch=lambda epoch, _: reports.append(epoch))
+    fit_blend(two_tastes, CONFIG, on_epoch=lambda p: reports.append(p.epoch))
     assert reports == list(range(1, 7))
 
 

@@ -37,9 +37,10 @@ def test_without_patience_nothing_is_set_aside_and_nothing_stops(crowd):
     assert stopping.keep(values) is values
     table = table_of(1.0)
     for _ in range(5):
-        assert not stopping.is_over(lambda: pytest.fail("nothing to measure"), [table])
-    stopping.restore([table])
-    assert (table.values == 1.0).all()
+        stopping.watch(lambda: pytest.fail("nothing to measure"), {"table": table})
+        assert not stopping.is_over
+    with stopping.best({"table": table}):
+        assert (table.values == 1.0).all()
 
 
 def test_a_twentieth_is_set_aside_and_every_user_keeps_the_first_pair(crowd):
@@ -77,14 +78,16 @@ def factors_that_rank(aside, place):
 def test_the_best_epoch_is_put_back_once_patience_is_used_up(crowd):
     stopping = EarlyStopping.of(crowd, SgdConfig(patience=2))
     aside = aside_of(crowd, stopping)
-    tables, is_over = [table_of(0.0), table_of(0.0)], []
+    tables, is_over = {"one": table_of(0.0), "two": table_of(0.0)}, []
     for epoch, place in enumerate([2, 1, 2, 2]):
-        for table in tables:
+        for table in tables.values():
             table.values = torch.full((2, 3), float(epoch))
-        is_over.append(stopping.is_over(lambda at=place: factors_that_rank(aside, at), tables))
+        stopping.watch(lambda at=place: factors_that_rank(aside, at), tables)
+        is_over.append(stopping.is_over)
     assert is_over == [False, False, False, True]
-    stopping.restore(tables)
-    assert all((table.values == 1.0).all() for table in tables)
+    with stopping.best(tables):
+        assert all((table.values == 1.0).all() for table in tables.values())
+    assert all((table.values == 3.0).all() for table in tables.values())
 
 
 def test_an_improvement_renews_the_patience(crowd):
@@ -93,7 +96,10 @@ def test_an_improvement_renews_the_patience(crowd):
     bad, good = factors_that_rank(aside, 2), factors_that_rank(aside, 1)
     halves = (good[0], good[1] * 1.0, good[2])
     halves[1][:, ::2] = bad[1][:, ::2]  # right for every other user
-    found = [stopping.is_over(lambda f=f: f, []) for f in (bad, bad, halves, bad, bad)]
+    found = []
+    for factors in (bad, bad, halves, bad, bad):
+        stopping.watch(lambda f=factors: f, {})
+        found.append(stopping.is_over)
     assert found == [False, False, False, False, True]
 
 
@@ -105,9 +111,10 @@ def test_items_that_a_user_has_in_training_do_not_count_as_rivals(crowd):
         item_ID[item, user] = 5.0
     for user, item in aside_of(crowd, stopping):
         item_ID[item, user] = 1.0
-    assert not stopping.is_over(lambda: (user_UD, item_ID, bias_I), [])
+    stopping.watch(lambda: (user_UD, item_ID, bias_I), {})
     perfect = factors_that_rank(aside_of(crowd, stopping), 1)
-    assert stopping.is_over(lambda: perfect, [])  # no better than the one before
+    stopping.watch(lambda: perfect, {})
+    assert stopping.is_over  # no better than the one before
 
 
 def test_the_check_is_the_same_in_small_blocks_of_users(crowd, monkeypatch):
@@ -119,7 +126,7 @@ def test_the_check_is_the_same_in_small_blocks_of_users(crowd, monkeypatch):
     for scores_at_once in (1 << 24, 60 * 7):
         monkeypatch.setattr(early_stopping, "_SCORES_AT_ONCE", scores_at_once)
         stopping = EarlyStopping.of(crowd, SgdConfig(patience=1))
-        stopping.is_over(lambda: (user_UD, item_ID, torch.zeros(60)), [])
+        stopping.watch(lambda: (user_UD, item_ID, torch.zeros(60)), {})
         gains.append(stopping._best)
     scores_UI = user_UD @ item_ID.T
     kept, aside = pairs_of(stopping.kept), aside_of(crowd, stopping)
@@ -141,7 +148,7 @@ def test_the_check_is_the_same_in_small_blocks_of_users(crowd, monkeypatch):
 def test_training_on_noise_stops_early_and_returns_the_epoch_that_was_best(crowd):
     reports = []
     config = SgdConfig(num_factors=8, epochs=60, patience=3, batch_size=512, l2=0.0)
-    stopped = fit_sgd(crowd, config, on_epoch=lambda epoch, _: reports.append(epoch))
+    stopped = fit_sgd(crowd, config, on_epoch=lambda p: reports.append(p.epoch))
     assert 3 < len(reports) < 60
     best = len(reports) - 3
     at_best = fit_sgd(

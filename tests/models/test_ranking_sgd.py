@@ -36,9 +36,8 @@ def recorded(interactions, config):
         generator = torch.Generator().manual_seed(len(name))
         start = torch.randn(side.own.values.shape, generator=generator)
         tables[name] = side.own = RecordingTable(start)
-    losses = []
-    trainer.run(lambda _, loss: losses.append(loss))
-    return tables, losses[0]
+    trainer.run_epoch()
+    return tables, trainer.loss()
 
 
 @pytest.mark.parametrize("loss", ["softmax", "contrasted", "logistic"])
@@ -116,7 +115,9 @@ def test_the_learning_rate_falls_as_the_schedule_says(two_tastes, schedule, expe
     )
     trainer = RankingTrainer(two_tastes, config, device=CPU)
     found = []
-    trainer.run(lambda *_: found.append(trainer.items.own.learning_rate))
+    while not trainer.is_over:
+        trainer.run_epoch()
+        found.append(trainer.items.own.learning_rate)
     assert found == pytest.approx(expected)
 
 
@@ -233,7 +234,8 @@ def test_history_tells_tastes_apart_where_users_have_had_no_time_to_learn(two_ta
             **COSINE | {"learning_rate": 0.15, "temperature": 0.2},
         )
         trainer = RankingTrainer(two_tastes, config, device=CPU)
-        trainer.run(lambda *_: None)
+        while not trainer.is_over:
+            trainer.run_epoch()
         user_UD, item_ID, _ = trainer.factors()
         scores = (user_UD @ item_ID.T).numpy()
         scores[two_tastes.user_indices, two_tastes.item_indices] = -np.inf

@@ -11,7 +11,7 @@ COSINE = {"similarity": "cosine", "loss": "contrasted", "learning_rate": 1.0, "l
 
 def test_the_loss_falls_and_every_epoch_is_reported(two_tastes):
     seen = []
-    fit_sgd(two_tastes, SgdConfig(**SMALL), on_epoch=lambda *report: seen.append(report))
+    fit_sgd(two_tastes, SgdConfig(**SMALL), on_epoch=lambda p: seen.append((p.epoch, p.loss)))
     epochs, losses = zip(*seen, strict=True)
     assert epochs == (1, 2, 3, 4)
     assert losses[-1] < losses[0]
@@ -123,9 +123,7 @@ def test_cuda_learns_what_the_cpu_learns(stars, setting):
     for device in ("cpu", "cuda"):
         losses[device] = []
         config = SgdConfig(device=device, **{**SMALL, **setting})
-        model = fit_sgd(
-            stars[0], config, on_epoch=lambda _, loss, at=device: losses[at].append(loss)
-        )
+        model = fit_sgd(stars[0], config, on_epoch=lambda p, at=device: losses[at].append(p.loss))
         scores[device] = model.score(UserBatch(user_indices=np.arange(120)))
     np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=1e-2)
     for user in range(120):

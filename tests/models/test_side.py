@@ -48,6 +48,11 @@ def dense(entries, weights):
     return dense_NS
 
 
+def descend(moves):
+    for table, rows, gradient in moves:
+        table.descend(rows, gradient)
+
+
 def tables():
     generator = torch.Generator().manual_seed(0)
     return (
@@ -80,7 +85,7 @@ def test_a_side_without_features_is_its_own_vectors():
     gathered = side.gather(torch.tensor([3, 1]))
     torch.testing.assert_close(gathered.vectors_BD.detach(), own.values[[3, 1]])
     assert side.feature_part(torch.tensor([3, 1])).abs().max() == 0
-    assert side.tables == [own]
+    assert side.tables == {"own": own}
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -98,7 +103,7 @@ def test_gradients_are_those_of_autograd_on_the_dense_version(matrix, dense, dro
     gathered = side.gather(rows_B, keep_own_B=keep_B if dropped else None)
     torch.testing.assert_close(gathered.vectors_BD, expected_BD)
     gathered.vectors_BD.backward(slope_BD)
-    gathered.descend(0.0)
+    descend(gathered.moves(0.0))
     torch.testing.assert_close(own.gradient, leaves[0].grad)
     torch.testing.assert_close(values.gradient, leaves[1].grad)
 
@@ -112,7 +117,7 @@ def test_a_value_is_held_by_every_row_that_uses_it(matrix, dense, has_own, l2):
     rows_B = torch.tensor([5, 0, 1])
     gathered = side.gather(rows_B)
     gathered.vectors_BD.backward(torch.zeros(3, NUM_FACTORS))
-    gathered.descend(torch.tensor(l2) if isinstance(l2, list) else l2)
+    descend(gathered.moves(torch.tensor(l2) if isinstance(l2, list) else l2))
     l2_B1 = torch.tensor(l2).expand(3)[:, None]
     if has_own:
         torch.testing.assert_close(own.gradient[rows_B], l2_B1 * own.values[rows_B])
@@ -140,7 +145,7 @@ def test_two_threads_bring_the_same_slopes_back():
                 torch.arange(num_rows)
             )
             gathered.vectors_BD.backward(slope_BD)
-            gathered.descend(0.0)
+            descend(gathered.moves(0.0))
             found.append(values.gradient)
     finally:
         torch.set_num_threads(threads)
