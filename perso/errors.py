@@ -26,11 +26,15 @@ class EventLogError(PersoError):
 
 
 class ClusterError(PersoError):
-    """No Ray cluster could be started or reached."""
+    """No Ray cluster could be started or reached, or its workers kept failing."""
 
 
 class NoChampionError(PersoError):
     """No model version has been promoted yet."""
+
+
+class ChampionMovedError(PersoError):
+    """Another version became champion since a challenger was judged; judge it again."""
 
 
 class SearchError(PersoError):

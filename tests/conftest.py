@@ -1,5 +1,7 @@
 """Fixtures that several folders share: one Ray, one small shop, one workspace per test."""
 
+import shutil
+
 import pytest
 
 from perso.workspace import Workspace
@@ -40,3 +42,24 @@ def prepared(ray_cluster, shop_workspace, small_shop):
     from perso.distributed.interactions import prepare
 
     return prepare(PrepareSpec(shop=small_shop, num_partitions=4), shop_workspace)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """MLflow's migrations take seconds; each test starts from a copy of their result."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def registry(workspace, empty_database, monkeypatch):
+    """The registry of a test's own workspace."""
+    from perso.registry import Registry
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    workspace.mlflow.mkdir(parents=True)
+    shutil.copy(empty_database, workspace.mlflow / "mlflow.db")
+    return Registry(workspace)

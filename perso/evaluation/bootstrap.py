@@ -100,6 +100,8 @@ def bootstrap_difference(
             f"{first_B.shape} values against {second_B.shape}; give both for the same users"
         )
     difference_B = np.asarray(first_B, np.float64) - second_B
+    # The order of users must not move the ends; by size, so that neither does who is first.
+    difference_B = difference_B[np.lexsort((difference_B, np.abs(difference_B)))]
     ((low, high),) = bootstrap_intervals(
         difference_B[:, np.newaxis],
         num_resamples=num_resamples,

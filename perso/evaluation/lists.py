@@ -16,7 +16,7 @@ from perso.data.groups import UserGroups
 from perso.data.prepared import Interactions
 from perso.evaluation.measured_users import MeasuredUsers
 from perso.models.factors import FactorModel
-from perso.models.protocol import Recommender
+from perso.models.protocol import Scorer
 from perso.models.top_k import top_k, top_k_factors
 
 _FACTOR_BATCH: Final = 1 << 14
@@ -56,7 +56,7 @@ class Profiles:
 
 
 def recommend(
-    model: Recommender,
+    model: Scorer,
     users: MeasuredUsers,
     profiles: Profiles,
     k: int,

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from perso.data.prepared import Interactions
 from perso.evaluation.metrics import mae, rmse
 from perso.models.factors import FactorModel
-from perso.models.protocol import Recommender
+from perso.models.protocol import Scorer
 
 _PAIRS_AT_ONCE: Final = 1 << 18
 
 
 def prediction_errors(
-    model: Recommender, train: Interactions, held_out: Interactions
+    model: Scorer, train: Interactions, held_out: Interactions
 ) -> tuple[dict[str, float], int]:
     """``rmse`` and ``mae`` over held-out pairs of known users and items, and their number.
 

@@ -24,17 +24,13 @@ from perso.evaluation.categories import ItemCategories
 from perso.evaluation.fairness import MIN_USERS, fairness_gaps
 from perso.evaluation.hits import find_hits, ranking_metrics
 from perso.evaluation.list_quality import list_quality
-from perso.evaluation.lists import Profiles, recommend
-from perso.evaluation.measured_users import MeasuredUsers
+from perso.evaluation.per_user import PerUser, measure_per_user
 from perso.evaluation.prediction_error import prediction_errors
-from perso.models.protocol import Recommender
+from perso.models.protocol import Scorer
 
-NEWCOMERS: Final = "(newcomers)"
-"""The slice of users without an interaction before the period; no part of the overall figures."""
 NEW_ITEMS: Final = "(new items)"
 """The slice of users of the overall figures with a relevant item that nobody had before the
 period; only such items are relevant in it."""
-NO_SEGMENT: Final = "(no segment)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +73,7 @@ class EvaluationReport:
 
 
 def evaluate(
-    model: Recommender,
+    model: Scorer,
     *,
     train: Interactions,
     held_out: Interactions,
@@ -118,26 +114,60 @@ def evaluate(
             the inputs disagree on users or items.
     """
     _check(model, train, held_out, ks, segments, catalog, batch_size, intervals)
-    users = MeasuredUsers.from_interactions(train, held_out, min_rating=min_rating)
-    profiles = Profiles.of(train, users.user_indices_B)
-    lists_BK = recommend(
+    figures = measure_per_user(
         model,
-        users,
-        profiles,
-        max(ks),
+        train=train,
+        held_out=held_out,
+        ks=ks,
         segments=segments,
+        min_rating=min_rating,
         batch_size=batch_size,
         device=device,
     )
-    hits_BK = find_hits(lists_BK, users.indptr_B1, users.items_P)
-    by_metric = ranking_metrics(hits_BK, users.num_relevant_B, ks)
-    is_known_B = ~users.is_newcomer_B
-    slices = _slices(users, segments)
+    return report_of(
+        figures,
+        model,
+        train=train,
+        held_out=held_out,
+        ks=ks,
+        catalog=catalog,
+        min_segment_users=min_segment_users,
+        intervals=intervals,
+        seed=seed,
+    )
+
+
+def report_of(
+    figures: PerUser,
+    model: Scorer,
+    *,
+    train: Interactions,
+    held_out: Interactions,
+    ks: Sequence[int] = (10, 20),
+    catalog: pa.Table | None = None,
+    min_segment_users: int = MIN_USERS,
+    intervals: int = 0,
+    seed: int = 0,
+) -> EvaluationReport:
+    """The report of a model whose users are measured already; see :func:`evaluate`.
+
+    Args:
+        figures: Of the model, on the same period and with the same list lengths.
+        model: What was measured.
+        train: All that the model has learned from.
+        held_out: The period after it.
+        ks: List lengths.
+        catalog: One row per item_index.
+        min_segment_users: Users that a segment needs to count for the fairness gap.
+        intervals: Resamples behind confidence intervals; 0: none.
+        seed: Start of the resampling.
+    """
+    users, lists_BK, by_metric = figures.users, figures.lists_BK, figures.by_metric
+    is_known_B, slices = figures.is_known_B, figures.slices
     per_segment = {name: _means(by_metric, inside_B) for name, inside_B in slices.items()}
     num_users_by_segment = {name: int(inside_B.sum()) for name, inside_B in slices.items()}
-    named = () if segments is None else [name for name in segments.names if name in slices]
     gaps = fairness_gaps(
-        {name: per_segment[name] for name in named},
+        {name: per_segment[name] for name in figures.segments},
         num_users_by_segment,
         min_users=min_segment_users,
     )
@@ -151,10 +181,10 @@ def evaluate(
     overall = _means(by_metric, is_known_B)
     overall |= list_quality(
         lists_BK,
-        hits_BK,
+        figures.hits_BK,
         ks,
         train=train,
-        profiles=profiles,
+        profiles=figures.profiles,
         inside_B=is_known_B,
         categories=None if catalog is None else ItemCategories.from_catalog(catalog),
     )
@@ -172,7 +202,7 @@ def evaluate(
 
 
 def _check(
-    model: Recommender,
+    model: Scorer,
     train: Interactions,
     held_out: Interactions,
     ks: Sequence[int],
@@ -199,19 +229,6 @@ def _check(
                 f"model, train, held_out, segments and catalog disagree on the number of {what}: "
                 f"{sorted(counts)}; take them from one prepared dataset"
             )
-
-
-def _slices(users: MeasuredUsers, segments: UserGroups | None) -> dict[str, NDArray[np.bool_]]:
-    """Masks over the users, without empty ones."""
-    slices: dict[str, NDArray[np.bool_]] = {}
-    if segments is not None:
-        codes_B = np.where(
-            users.is_newcomer_B, len(segments.names), segments.codes_U[users.user_indices_B]
-        )
-        slices = {name: codes_B == code for code, name in enumerate(segments.names)}
-        slices[NO_SEGMENT] = codes_B == -1
-    slices[NEWCOMERS] = users.is_newcomer_B
-    return {name: inside_B for name, inside_B in slices.items() if inside_B.any()}
 
 
 def _means(

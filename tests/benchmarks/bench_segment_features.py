@@ -17,6 +17,7 @@ import numpy as np
 from perso.distributed.cluster import connect
 from perso.distributed.interactions import latest
 from perso.evaluation.comparison import compare
+from perso.evaluation.per_user import measure_per_user
 from perso.evaluation.report import evaluate
 from perso.features.customers import read_customers
 from perso.features.store import open_features
@@ -70,9 +71,13 @@ def main() -> None:
                 slices.setdefault(group, {}).setdefault(name, []).append(metrics["ndcg@20"])
             sizes |= report.num_users_by_segment
             if name != BARE:
-                found = compare(
-                    model, models[BARE], train=known, held_out=test, ks=(20,), segments=segments
-                )["ndcg@20"]
+                ours, bare = (
+                    measure_per_user(
+                        measured, train=known, held_out=test, ks=(20,), segments=segments
+                    )
+                    for measured in (model, models[BARE])
+                )
+                found = compare(ours, bare, "ndcg@20")
                 differences.setdefault(name, []).append((found.mean, found.low, found.high))
     print("| model | Recall@20 | NDCG@20 | NDCG@20 less the bare model's, by seed |")
     print("|---|---|---|---|")

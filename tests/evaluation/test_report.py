@@ -15,7 +15,8 @@ from perso.data.groups import UserGroups
 from perso.data.prepared import Interactions
 from perso.evaluation.bootstrap import bootstrap_intervals
 from perso.evaluation.comparison import compare
-from perso.evaluation.report import NEW_ITEMS, NEWCOMERS, NO_SEGMENT, evaluate
+from perso.evaluation.per_user import NEWCOMERS, NO_SEGMENT, measure_per_user
+from perso.evaluation.report import NEW_ITEMS, evaluate
 from perso.models.factors import FactorModel
 from perso.models.newton_encoder import NewtonEncoder
 from perso.models.popularity import fit_popularity
@@ -449,17 +450,29 @@ def test_the_interval_of_one_user_in_two_follows_from_the_draws():
 
 def test_comparing_two_models_gives_the_difference_of_their_reports(shop):
     split = {name: shop[name] for name in ("train", "held_out", "segments")}
-    first, second = hybrid(0), hybrid(1)
-    found = compare(first, second, **split, ks=(5,), num_resamples=100)
-    reports = [evaluate(model, **split, ks=(5,)).overall for model in (first, second)]
-    assert found.keys() == {
-        f"{name}@5" for name in ("recall", "ndcg", "map", "mrr", "precision", "hit_rate")
-    }
-    for name, difference in found.items():
-        assert difference.mean == pytest.approx(reports[0][name] - reports[1][name])
+    first, second = (measure_per_user(hybrid(seed), **split, ks=(5,)) for seed in (0, 1))
+    reports = [evaluate(hybrid(seed), **split, ks=(5,)) for seed in (0, 1)]
+    for name in first.by_metric:
+        difference = compare(first, second, name, num_resamples=100)
+        expected = reports[0].overall[name] - reports[1].overall[name]
+        assert difference.mean == pytest.approx(expected)
         assert difference.low < difference.mean < difference.high
-    nothing = compare(first, first, **split, ks=(5,), num_resamples=10)["recall@5"]
+        for segment, inside_B in first.slices.items():
+            difference = compare(first, second, name, inside_B=inside_B, num_resamples=10)
+            ours, theirs = (report.per_segment[segment][name] for report in reports)
+            assert difference.mean == pytest.approx(ours - theirs)
+    nothing = compare(first, first, "recall@5", num_resamples=10)
     assert (nothing.low, nothing.mean, nothing.high) == (0.0, 0.0, 0.0)
+
+
+def test_models_of_different_periods_are_not_compared(shop):
+    split = {name: shop[name] for name in ("train", "held_out")}
+    first = measure_per_user(
+        DESCENDING, train=build([], **SHAPE), held_out=build([(0, 1)], **SHAPE)
+    )
+    second = measure_per_user(hybrid(), **split)
+    with pytest.raises(ValueError, match="different users"):
+        compare(first, second, "recall@10")
 
 
 @pytest.mark.parametrize(
