@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from perso.pages.number_text import percent
+from perso.pages.page import paragraph, picture, section
+from perso.pages.table import Cell, Table
 from perso.segments.group_figures import numbers
 from perso.segments.migration import GONE, NEW, NO_LABEL
 from perso.segments.names import NOISE, display_name
-from perso.segments.report.drawing import cluster_colors
+from perso.segments.report.colors import cluster_colors
 from perso.segments.report.migration_section import migration_table
-from perso.segments.report.page import Cell, Table, paragraph, percent, picture, section
 from perso.segments.report.pictures import draw_scatter
 from perso.segments.report.segment_sections import (
     figure_cells,

@@ -1,8 +1,10 @@
 """The report's section on the features: how the values of each are spread over the customers."""
 
 from perso.dictionary import VIEWS
+from perso.pages.number_text import number, percent
+from perso.pages.page import paragraph, picture, section
+from perso.pages.table import Cell, Table
 from perso.segments.names import display_name
-from perso.segments.report.page import Cell, Table, number, paragraph, percent, picture, section
 from perso.segments.report.pictures import draw_distributions
 from perso.segments.summary import WeekSummary
 

@@ -2,19 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
+from perso.pages.number_text import count, number, percent
+from perso.pages.page import bullets, paragraph, picture, section
+from perso.pages.table import Cell, Table
 from perso.segments.migration import Migration
 from perso.segments.names import display_name, in_order
-from perso.segments.report.page import (
-    Cell,
-    Table,
-    bullets,
-    count,
-    number,
-    paragraph,
-    percent,
-    picture,
-    section,
-)
 from perso.segments.report.pictures import draw_sizes_over_time, draw_stability
 from perso.segments.small_cells import hide_small_sizes
 from perso.segments.summary import WeekSummary

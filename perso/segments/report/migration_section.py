@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from perso.pages.number_text import counted, percent
+from perso.pages.page import bullets, paragraph, section
+from perso.pages.table import Cell, Table
 from perso.segments.migration import GONE, NEW, Migration, Move
 from perso.segments.names import display_name, in_order
-from perso.segments.report.page import Cell, Table, bullets, counted, paragraph, percent, section
 from perso.segments.report.segment_sections import small_count
 from perso.segments.summary import WeekSummary
 

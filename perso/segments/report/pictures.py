@@ -10,15 +10,12 @@ from textwrap import wrap
 import numpy as np
 from numpy.typing import NDArray
 
-from perso.segments.group_figures import Distribution
-from perso.segments.names import NOISE
-from perso.segments.report.drawing import (
+from perso.pages.drawing import (
     GRID,
     INK,
     LIMIT,
     MUTED,
     new_figure,
-    segment_colors,
     set_count_axis,
     set_date_axis,
     set_title,
@@ -27,6 +24,9 @@ from perso.segments.report.drawing import (
     to_days,
     to_svg,
 )
+from perso.segments.group_figures import Distribution
+from perso.segments.names import NOISE
+from perso.segments.report.colors import segment_colors
 
 
 @styled

@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from perso.pages.number_text import count, counted, number, percent, rounded_money
+from perso.pages.page import bullets, contents, document, paragraph, tiles
 from perso.segments.group_figures import GroupFigures
 from perso.segments.migration import GONE, NEW, NO_LABEL
 from perso.segments.names import OTHER, display_name
@@ -19,16 +21,6 @@ from perso.segments.report.cluster_section import cluster_section
 from perso.segments.report.feature_section import distribution_section
 from perso.segments.report.history_section import history_section, stability_section
 from perso.segments.report.migration_section import migration_section
-from perso.segments.report.page import (
-    STYLE,
-    bullets,
-    count,
-    counted,
-    number,
-    paragraph,
-    percent,
-    rounded_money,
-)
 from perso.segments.report.segment_sections import (
     rfm_section,
     segment_section,
@@ -80,25 +72,21 @@ def render_report(
         raise ValueError("two weeks have the same as_of; give one summary per instant")
     week, before = ordered[-1], ordered[-2] if len(ordered) > 1 else None
     info = model_info or {}
-    links = "".join(f'<a href="#{anchor}">{escape(name)}</a>' for anchor, name in _CONTENTS)
     window = window_words(window_weeks)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<header>\n<h1>{escape(title)}</h1>\n"
+    return document(
+        title=title,
+        header=f"<h1>{escape(title)}</h1>\n"
         f'<div class="when">As of {_instant(week)}</div>\n'
-        f"{paragraph(_headline(week, window), 'lead')}"
-        f"<nav>{links}</nav>\n</header>\n<main>\n"
-        f"{_tiles(week, currency, window)}{_alerts(week)}"
+        f"{paragraph(_headline(week, window), 'lead')}{contents(_CONTENTS)}",
+        main=f"{_tiles(week, currency, window)}{_alerts(week)}"
         f"{segment_section(week, currency=currency, window=window)}"
         f"{rfm_section(week, currency=currency)}"
         f"{migration_section(week)}"
         f"{history_section(ordered)}"
         f"{cluster_section(week, before, points, info, currency=currency, window=window)}"
         f"{stability_section(ordered)}"
-        f"{distribution_section(week)}"
-        f"</main>\n{_footer(week)}</body>\n</html>\n"
+        f"{distribution_section(week)}",
+        footer=_footer(week),
     )
 
 
@@ -155,7 +143,7 @@ def _most_value(week: WeekSummary, named: Sequence[GroupFigures], window: str) -
 def _tiles(week: WeekSummary, currency: str, window: str) -> str:
     total = sum(group.spend for group in week.segments)
     kept = None if week.segment_migration is None else week.segment_migration.share_kept
-    tiles = [
+    figures = [
         (count(week.num_users), "customers"),
         (f"{currency} {rounded_money(total)}".strip(), f"spend {window}"),
         (percent(kept), "of the customers stayed in their segment"),
@@ -164,14 +152,7 @@ def _tiles(week: WeekSummary, currency: str, window: str) -> str:
             f"shift of the segment sizes (PSI; alert above {week.monitor.max_psi:g})",
         ),
     ]
-    return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><b>{escape(value)}</b><span>{escape(what)}</span></div>'
-            for value, what in tiles
-        )
-        + "</div>\n"
-    )
+    return tiles(figures)
 
 
 def _alerts(week: WeekSummary) -> str:
@@ -184,13 +165,9 @@ def _alerts(week: WeekSummary) -> str:
 
 
 def _footer(week: WeekSummary) -> str:
-    return (
-        "<footer>"
-        + paragraph(
-            f"Figures about fewer than {counted(week.min_segment_size, 'customer')} are hidden. "
-            "Where a hidden figure could be worked out from a total, the next smallest one is "
-            "hidden with it. Customers who never bought are Browsers; groups too small to be "
-            "named are together in Other."
-        )
-        + "</footer>\n"
+    return paragraph(
+        f"Figures about fewer than {counted(week.min_segment_size, 'customer')} are hidden. "
+        "Where a hidden figure could be worked out from a total, the next smallest one is "
+        "hidden with it. Customers who never bought are Browsers; groups too small to be "
+        "named are together in Other."
     )

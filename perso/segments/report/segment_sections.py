@@ -4,22 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from perso.pages.number_text import HIDDEN, count, counted, money, number, percent
+from perso.pages.page import paragraph, picture, section
+from perso.pages.table import Cell, Table
 from perso.segments.group_figures import BAND_WIDTH, NUM_BANDS, NUM_QUARTILES, GroupFigures
 from perso.segments.names import display_name, meaning
-from perso.segments.report.drawing import segment_colors
-from perso.segments.report.page import (
-    HIDDEN,
-    Cell,
-    Table,
-    count,
-    counted,
-    money,
-    number,
-    paragraph,
-    percent,
-    picture,
-    section,
-)
+from perso.segments.report.colors import segment_colors
 from perso.segments.report.pictures import draw_size_and_value
 from perso.segments.small_cells import hide_small, hide_small_sizes
 from perso.segments.summary import WeekSummary

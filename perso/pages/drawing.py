@@ -1,8 +1,7 @@
-"""How every picture of the segment report looks: style, colours, axes, and SVG that never changes.
+"""How every picture of a page looks: style, colours, axes, and SVG that never changes.
 
-Colours can be told apart with any colour vision and carry meaning: blue for customers who are
-here, orange for those who are slipping away, grey for those who are gone. matplotlib is loaded
-with the first picture, and its figures are drawn without pyplot, which would keep them.
+matplotlib is loaded with the first picture, and its figures are drawn without pyplot, which would
+keep them.
 """
 
 import io
@@ -13,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
-
-from perso.segments.names import NOISE, OTHER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,24 +24,16 @@ MUTED: Final = "#5b6774"
 GRID: Final = "#e4e8ec"
 LIMIT: Final = "#b3261e"
 
-_BY_SEGMENT: Final = {
-    "champions": "#08306b",
-    "loyal": "#08519c",
-    "potential_loyalists": "#2f7ebc",
-    "new": "#6baed6",
-    "promising": "#a8d0e6",
-    "need_attention": "#fdd49e",
-    "about_to_sleep": "#fdae6b",
-    "at_risk": "#e6762b",
-    "cant_lose_them": "#a63603",
-    "hibernating": "#a3a9b0",
-    "lost": "#6c737a",
-    "browsers": "#d5d9de",
-    OTHER: "#eceff2",
-}
-_OF_THE_SHOP: Final = ("#1b7837", "#762a83", "#5aae61", "#9970ab", "#a6dba0", "#c2a5cf")
 # Okabe and Ito, Color Universal Design, 2008; the yellow is left out: it is lost on white.
-_BY_CLUSTER: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#3c3c3c")
+CATEGORY_COLORS: Final = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#d55e00",
+    "#56b4e9",
+    "#3c3c3c",
+)
 _STYLE: Final[dict[Any, Any]] = {
     "svg.hashsalt": "perso",
     "svg.fonttype": "none",  # text stays text: sharp, small, and found by a search in the file
@@ -62,22 +51,8 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
-def segment_colors(keys: Sequence[str]) -> dict[str, str]:
-    """A colour per segment; a shop's own segments take greens and purples in turn."""
-    own = [key for key in sorted(keys) if key not in _BY_SEGMENT]
-    colors = {key: _OF_THE_SHOP[place % len(_OF_THE_SHOP)] for place, key in enumerate(own)}
-    return {key: _BY_SEGMENT.get(key) or colors[key] for key in keys}
-
-
-def cluster_colors(labels: Sequence[str]) -> dict[str, str]:
-    """A colour per cluster, in the order given; grey for noise."""
-    named = [label for label in labels if label != NOISE]
-    colors = {label: _BY_CLUSTER[place % len(_BY_CLUSTER)] for place, label in enumerate(named)}
-    return colors | {NOISE: "#c3c9cf"}
-
-
 def styled(draw: Callable[P, str]) -> Callable[P, str]:
-    """The same function in the report's style, which matplotlib reads while a text is made."""
+    """The same function in the pages' style, which matplotlib reads while a text is made."""
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> str:

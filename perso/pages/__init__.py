@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: how text, tables, numbers and pictures look. Knows no content."""
