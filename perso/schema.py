@@ -88,3 +88,18 @@ CATALOG_SCHEMA: Final = pa.schema(
         pa.field("in_stock", pa.bool_()),  # null: unknown, treated as in stock
     ]
 )
+
+RECOMMENDATION_SCHEMA: Final = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),  # 1 is the best
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),  # comparable within one user and source
+        pa.field("source", pa.string(), nullable=False),  # the rung that put the item here
+        pa.field("segment", pa.string()),  # of the user; null: unknown
+        pa.field("model_version", pa.string(), nullable=False),
+    ]
+)
+"""One row per place of a list, a user's rows one behind the other. A long table and not a list per
+user: mail tools join each place with the catalogue, every SQL engine filters by rank, and repeated
+names are runs in Parquet, which cost next to nothing."""

@@ -125,6 +125,14 @@ class Ranker:
         boosts = self._strategies.boosts(query.segment, query.attributes)
         return _fill(self._rungs(query), allowed_I, query.k, boosts)
 
+    def popular(self, *, k: int, segment: str | None) -> list[RankedItem]:
+        """What fills the places of a list that the model leaves empty, for a user without context.
+
+        No rule moves it and nothing is left out.
+        """
+        allowed_I = self._allowed(ItemFilter())
+        return _fill(self._popular_rungs(Query(k=k, segment=segment)), allowed_I, k)
+
     def strategies_for(self, query: Query) -> list[str]:
         """Names of the rules that concern the shopper and have items in this shop."""
         boosts = self._strategies.boosts(query.segment, query.attributes)
@@ -155,7 +163,6 @@ class Ranker:
         return _fill(rungs, allowed_I, k)
 
     def _rungs(self, query: Query) -> Iterator["_Rung"]:
-        popularity = self.bundle.popularity
         model = self.bundle.model
         if (
             len(query.session.items)
@@ -172,6 +179,10 @@ class Ranker:
                 attributes=query.attributes,
             )
             yield "personal", scores_I, self._has_signal_I
+        yield from self._popular_rungs(query)
+
+    def _popular_rungs(self, query: Query) -> Iterator["_Rung"]:
+        popularity = self.bundle.popularity
         if query.segment is not None:
             segment_I = popularity.slice_scores("segment", query.segment)
             if segment_I is not None:

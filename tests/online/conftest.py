@@ -1,5 +1,7 @@
 """A shop of two tastes in which every right answer follows by construction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -108,3 +110,70 @@ def _baskets(together):
 @pytest.fixture(scope="session")
 def world():
     return make_world()
+
+
+def make_crowd(num_users=60, num_items=30, *, num_factors=4, seed=0):
+    """Many users at random: a third without history, some with all items but a few.
+
+    Vectors are eighths, so that sums are exact and ties are real whatever the order of adding up.
+    """
+    rng = np.random.default_rng(seed)
+    world = make_world()
+
+    def eighths(*shape):
+        return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
+
+    num_seen_U = rng.integers(0, 6, num_users)
+    num_seen_U[::7] = num_items - 2
+    num_seen_U[::3] = 0
+    seen = [np.sort(rng.choice(num_items, n, replace=False)) for n in num_seen_U]
+    users_UD = eighths(num_users, num_factors)
+    users_UD[num_seen_U == 0] = 0
+    items_ID = eighths(num_items, num_factors)
+    items_ID[-3:] = 0
+    catalog = [
+        {"item_id": f"i{n:05d}", "price": float(n + 1), "categories": [f"c{n % 3}"]}
+        for n in range(num_items)
+    ]
+    return replace(
+        world,
+        users=Vocabulary(pa.array([f"u{n:06d}" for n in range(num_users)])),
+        items=Vocabulary(pa.array([card["item_id"] for card in catalog])),
+        model=replace(
+            world.model,
+            user_factors_UD=users_UD,
+            user_bias_U=np.zeros(num_users, np.float32),
+            user_weight_U=num_seen_U.astype(np.float32),
+            item_factors_ID=items_ID,
+            item_bias_I=eighths(num_items),
+            encoder=replace(
+                world.model.encoder,
+                center_D=np.zeros(num_factors, np.float32),
+                curvature_DD=np.eye(num_factors, dtype=np.float32),
+            ),
+            request_features=RequestFeatures(num_factors=num_factors),
+        ),
+        popularity=PopularityModel(
+            global_scores_I=rng.integers(0, 9, num_items).astype(np.float32),
+            slices={
+                "segment": (
+                    ("loyal", "new"),
+                    rng.integers(0, 3, (2, num_items)).astype(np.float32),
+                )
+            },
+        ),
+        catalog=pa.Table.from_pylist(catalog, CATALOG_SCHEMA),
+        seen=SeenItems(
+            indptr_U1=np.cumsum([0, *num_seen_U]),
+            item_indices=np.concatenate(seen).astype(np.int32),
+        ),
+        bought_together=RelatedItems(
+            item_indices_IN=np.full((num_items, 1), -1, np.int32),
+            scores_IN=np.zeros((num_items, 1), np.float32),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def crowd():
+    return make_crowd()
