@@ -54,7 +54,7 @@ def run_demo(job: "JobSpec", workspace: Workspace, *, port: int, keep_serving: b
     with _step(console, "events, segments, features, model search"):
         result = run(job, workspace)
     print_report(result, console=console)
-    if not result.promoted:
+    if not result.verdict.promoted:
         console.print("There is nothing new to serve; a larger grid or more data may help.")
         return
     with _step(console, "starting the service"):

@@ -34,8 +34,12 @@ def perso(*arguments, cwd):
         ["features", "freshness"],
         ["tune"],
         ["serve"],
+        ["recommend"],
         ["demo"],
         ["models", "list"],
+        ["models", "show"],
+        ["models", "compare"],
+        ["models", "history"],
         ["models", "promote"],
         ["models", "rollback"],
         ["events", "export"],
@@ -66,6 +70,7 @@ def test_every_command_explains_itself(command, tmp_path):
         (["features", "check"], "perso features sync"),
         (["features", "historical", "--rows", "no.parquet", "--out", "x.parquet"], "cannot read"),
         (["events", "export", "out.jsonl"], "perso serve"),
+        (["recommend", "--out", "lists"], "--all-users or --users FILE"),
         (["prepare", "--root", "typo.yaml"], "is a file"),
     ],
 )
@@ -78,6 +83,18 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments, message, tmp
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("perso: ")
     assert message in done.stderr
+
+
+def test_a_dry_run_prints_every_trial_and_leaves_nothing_behind(tmp_path):
+    job = tmp_path / "job.yaml"
+    job.write_text("search: {grids: [{grid: {l2: [0.125, 0.5]}}, {family: als}], seeds: [0, 1]}")
+    done = perso("tune", "--spec", job, "--dry-run", "--root", tmp_path / "root", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("l2=0.125") == 2
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [words[0] for words in rows if words and words[0].isdigit()] == list("012345")
+    assert "perso prepare" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
 
 
 def test_the_dictionary_of_features_can_be_read_by_programs(tmp_path):

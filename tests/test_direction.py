@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS: list[set[str]] = [
     {"perso.schema", "perso.errors", "perso.workspace", "perso.spec", "perso.dictionary"},
-    {"perso.data"},
+    {"perso.data", "perso.pages"},
     {"perso.models", "perso.segments", "perso.features", "perso.stream"},
     {"perso.evaluation", "perso.registry", "perso.tuning", "perso.online"},
     {"perso.distributed"},

@@ -1,17 +1,22 @@
 """A finished search as tables on a terminal: the trials, then popularity against the winner."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from perso.distributed.fixed_search import FixedSearchResult
-from perso.distributed.tuning import SearchResult
 from perso.evaluation.report import EvaluationReport
-from perso.tuning.trial import Trial
+from perso.tuning.estimate import Estimate
+from perso.tuning.points import Point
+from perso.tuning.result import FixedSearchResult, SearchResult
+from perso.tuning.spec import SearchSpec
+from perso.tuning.standings import Standing, standings
+from perso.tuning.wording import in_words
 
 
 def print_report(result: SearchResult, *, console: Console | None = None) -> None:
@@ -19,7 +24,11 @@ def print_report(result: SearchResult, *, console: Console | None = None) -> Non
     console = console or Console()
     console.print(trials_table(result))
     console.print(comparison_table(result))
-    console.print(f"version {result.version.version}: {result.reason}", highlight=False)
+    for check in result.verdict.checks:
+        mark = "passed" if check.passed else "[bold]failed[/bold]"
+        console.print(f"{mark}: {escape(check.name)}: {escape(check.reason)}", highlight=False)
+    told = f"version {result.version}: {result.verdict.reason}"
+    console.print(told, highlight=False, markup=False)
 
 
 def print_fixed_report(result: FixedSearchResult, *, console: Console | None = None) -> None:
@@ -54,54 +63,110 @@ def print_evaluation(result: dict[str, Any], *, console: Console | None = None) 
 
 
 def trials_table(result: SearchResult | FixedSearchResult) -> Table:
-    """Every trial on the validation period, best first, failed ones last."""
-    objective = result.spec.objective
-    names = [objective, f"recall@{max(result.spec.k)}", "rmse"]
-    shown = [n for n in dict.fromkeys(names) if any(n in t.metrics for t in result.trials)]
+    """Every point on the validation period, best first, failed ones last; of seeds the mean."""
+    spec = result.spec
+    goal = spec.goal.name
+    extra = [f"recall@{max(spec.k)}", "rmse", *spec.constraints]
+    shown = [
+        n for n in dict.fromkeys(extra) if n != goal and any(n in t.metrics for t in result.trials)
+    ]
     table = _table("trials on the validation period")
     table.add_column("family")
     table.add_column("settings")
-    for name in (*shown, "seconds"):
+    for name in (goal, *shown, "seconds"):
         table.add_column(name, justify="right")
-    sign = 1 if result.spec.minimizes else -1
-
-    def worst_last(trial: Trial) -> tuple[bool, float]:
-        return trial.error is not None, sign * trial.metrics.get(objective, 0.0)
-
-    for trial in sorted(result.trials, key=worst_last):
-        settings = " ".join(f"{n}={v}" for n, v in trial.settings.items() if n != "family")
-        failure = "" if trial.error is None else f"failed: {trial.error}"
+    for standing in standings(result.trials, spec):
+        first = standing.first
+        settings = in_words(first.point.searched)
         table.add_row(
-            trial.settings["family"],
-            "\n".join(filter(None, (settings, failure))),
-            *(_number(trial.metrics.get(name)) for name in shown),
-            f"{trial.train_s + trial.evaluate_s:.1f}",
-            style="bold" if trial == result.winner else None,
+            first.settings["family"],
+            escape("\n".join(filter(None, (settings, *_remarks(standing, spec))))),
+            _number(standing.value),
+            *(_number(_mean(standing, name)) for name in shown),
+            f"{sum(t.train_s + t.evaluate_s for t in standing.trials):.1f}",
+            style="bold" if first == result.winner else None,
         )
     if isinstance(result, FixedSearchResult):
         return table
-    popularity = result.validation_baseline.report.overall
+    popularity = result.validation_baseline.report
+    value = spec.goal.value(
+        popularity.overall, popularity.per_segment, popularity.num_users_by_segment
+    )
     table.add_row(
         result.validation_baseline.name,
         "",
-        *(_number(popularity.get(name)) for name in shown),
+        _number(value),
+        *(_number(popularity.overall.get(name)) for name in shown),
         "",
         style="dim",
     )
     return table
 
 
+def print_plan(
+    spec: SearchSpec,
+    points: Sequence[Point],
+    estimates: Mapping[int, Estimate],
+    *,
+    console: Console | None = None,
+) -> None:
+    """Print what a search would try and what it would take; nothing runs.
+
+    Args:
+        spec: The search.
+        points: Its trials; empty where the searcher waits for results.
+        estimates: By number of the trial, those that could be estimated.
+        console: Where to print.
+    """
+    console = console or Console()
+    count = len(points) or spec.num_trials  # a space may hold fewer points than the budget
+    table = _table(f"{spec.name}: {count} trials by searcher {spec.searcher}")
+    table.add_column("trial", justify="right")
+    table.add_column("family")
+    table.add_column("settings")
+    table.add_column("CPU s, about", justify="right")
+    for point in points:
+        found = estimates.get(point.number)
+        searched = in_words(point.searched)
+        table.add_row(
+            str(point.number),
+            spec.grids[point.grid].family,
+            escape(searched + (f" seed={point.seed}" if len(spec.seeds) > 1 else "")),
+            "" if found is None else f"{found.cpu_s:.1f}",
+        )
+    console.print(table)
+    if estimates:
+        total = sum(found.cpu_s for found in estimates.values())
+        told = f"{total:.0f} CPU s of training in all, about; measuring comes on top"
+        console.print(told, highlight=False)
+
+
+def _remarks(standing: Standing, spec: SearchSpec) -> list[str]:
+    """What a reader has to know of a point beside its figures."""
+    remarks = [f"failed: {t.error}" for t in standing.trials if t.error is not None]
+    remarks += [f"stopped at epoch {t.epochs}" for t in standing.trials if t.status == "stopped"]
+    remarks += [f"not allowed: {violation}" for violation in standing.violations]
+    if len(spec.seeds) > 1:
+        remarks.append(f"{len(standing.trials)} seeds, spread {_number(standing.spread)}")
+    return remarks
+
+
+def _mean(standing: Standing, metric: str) -> float:
+    values = [trial.metrics.get(metric, math.nan) for trial in standing.trials]
+    return math.fsum(values) / len(values)
+
+
 def comparison_table(result: SearchResult) -> Table:
     """Popularity and the tuned model on the test period, over all users and per segment."""
     k = max(result.spec.k)
-    metrics = list(dict.fromkeys([f"recall@{k}", f"ndcg@{k}", result.spec.gate]))
+    metrics = list(dict.fromkeys([f"recall@{k}", f"ndcg@{k}", result.spec.gate_metric]))
     table = _table(f"{result.test_baseline.name} vs tuned model on the test period")
     table.add_column("segment", no_wrap=True)
     table.add_column("users", justify="right", no_wrap=True)
     for metric in metrics:
         for column in (f"{metric}\npopular", "\ntuned", "\nchange"):
             table.add_column(column, justify="right", no_wrap=True)
-    popularity, model = result.test_baseline.report, result.test_model
+    popularity, model = result.test_baseline.report, result.tested
     table.add_row("all", str(model.num_users), *_cells(metrics, popularity, model), style="bold")
     for segment in model.per_segment:
         table.add_row(

@@ -85,7 +85,8 @@ def _register_clusters(
         return
     run_id = registry.open_run("clusters", params=flat(spec_to_dict(spec.clusters)), tags=tags)
     registry.log_metrics(run_id, model.scores)
-    registry.promote(registry.register(folder, run_id=run_id, tags=tags).version)
+    version = registry.register(folder, run_id=run_id, tags=tags).version
+    registry.promote(version, why="the newest fit")
     registry.close_run(run_id)
 
 

@@ -10,17 +10,15 @@ from typing import Annotated
 import typer
 
 from perso import __version__
-from perso.cli import features, segments
+from perso.cli import features, models, recommend, segments, tune
 from perso.cli.options import (
     Address,
     Catalog,
-    FixedSplitFile,
     InputPath,
     Json,
     Root,
     Source,
     Spec,
-    load_job,
 )
 from perso.errors import InputError, PersoError
 from perso.workspace import Workspace
@@ -31,11 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="Model versions in the registry.", no_args_is_help=True)
 events_app = typer.Typer(help="The event log of the service.", no_args_is_help=True)
+app.command()(recommend.recommend)
 app.add_typer(segments.app, name="segments")
 app.add_typer(features.app, name="features")
-app.add_typer(models_app, name="models")
+app.add_typer(models.app, name="models")
 app.add_typer(events_app, name="events")
 
 
@@ -72,6 +70,8 @@ def prepare(
     address: Address = None,
 ) -> None:
     """Turn events into interactions: read, check, clean, weight, split by time."""
+    from tune_jobs.spec import load_job
+
     job = load_job(spec, source=source, path=path, catalog=catalog)
     from perso.distributed.cluster import connect
     from perso.distributed.interactions import prepare as run
@@ -80,41 +80,7 @@ def prepare(
     print(run(job.prepare, Workspace.open(root)).folder)
 
 
-@app.command()
-def tune(
-    spec: Annotated[Path, typer.Option(help="YAML job file; its search section is tried.")],
-    fixed_split: FixedSplitFile = None,
-    json_output: Json = False,
-    root: Root = None,
-    address: Address = None,
-) -> None:
-    """Search the grids of a job file, test the winner, promote it if it beats popularity.
-
-    With --fixed-split the table replaces the prepared data: validation is cut from its train rows,
-    the winner is tested once on its test rows, and nothing is registered or promoted.
-    """
-    job = load_job(spec)
-    from perso.distributed.cluster import connect
-    from tune_jobs.report import print_fixed_report, print_report
-
-    if fixed_split is None:
-        if json_output:
-            raise InputError("--json tells a search on --fixed-split; without one, see MLflow")
-        from tune_jobs.grid_search import run
-
-        connect(address)
-        print_report(run(job, Workspace.open(root)))
-        return
-    from perso.data.fixed_split import read_fixed_split
-    from perso.distributed.fixed_search import search_fixed_split
-
-    split = read_fixed_split(fixed_split)
-    connect(address)
-    result = search_fixed_split(job.search, split, Workspace.open(root))
-    if json_output:
-        print(json.dumps(result.to_dict(), indent=1))
-    else:
-        print_fixed_report(result)
+app.command()(tune.tune)
 
 
 @app.command()
@@ -130,6 +96,8 @@ def evaluate(
     json_output: Json = False,
 ) -> None:
     """Train one model on a table's train rows and test it on its test rows; needs no cluster."""
+    from tune_jobs.spec import load_job
+
     job = load_job(spec)
     from tune_jobs.evaluate import run
     from tune_jobs.report import print_evaluation
@@ -176,41 +144,10 @@ def demo(
 ) -> None:
     """The whole loop: events, segments, tuned model, service, and a list that follows clicks."""
     from perso.demo import run_demo
+    from tune_jobs.spec import load_job
 
     job = load_job(spec or _packaged_spec("quick.yaml"), source=source, path=path)
     run_demo(job, Workspace.open(root), port=port, keep_serving=not once)
-
-
-@models_app.command("list")
-def models_list(root: Root = None) -> None:
-    """Every registered version with its aliases and its test metrics."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from perso.registry import Registry
-
-    table = Table("version", "aliases", "metrics")
-    for version in Registry(Workspace.open(root)).versions():
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in version.metrics.items())
-        table.add_row(version.version, ", ".join(version.aliases), metrics)
-    Console().print(table)
-
-
-@models_app.command("promote")
-def models_promote(version: str, root: Root = None) -> None:
-    """Make a version the champion; the service follows within seconds."""
-    from perso.registry import Registry
-
-    Registry(Workspace.open(root)).promote(version)
-    print(f"version {version} is the champion")
-
-
-@models_app.command("rollback")
-def models_rollback(root: Root = None) -> None:
-    """Make the previous champion the champion again."""
-    from perso.registry import Registry
-
-    print(f"version {Registry(Workspace.open(root)).rollback().version} is the champion")
 
 
 @events_app.command("export")

@@ -1,17 +1,13 @@
-"""Options that several commands share, and the job that they add up to."""
+"""Options that several commands share."""
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from perso.errors import InputError
-
-if TYPE_CHECKING:
-    from tune_jobs.spec import JobSpec
 
 Root = Annotated[
     Path | None,
@@ -36,28 +32,6 @@ Source = Annotated[
 ]
 InputPath = Annotated[str | None, typer.Option(help="Input file, folder or URI.")]
 Catalog = Annotated[str | None, typer.Option(help="Catalogue file, where the source brings none.")]
-
-
-def load_job(
-    spec: Path | None,
-    *,
-    source: str | None = None,
-    path: str | None = None,
-    catalog: str | None = None,
-) -> "JobSpec":
-    """The job of a file (or the defaults) with the input that the flags name."""
-    from perso.spec import load_spec, parse_spec, spec_to_dict
-    from tune_jobs.spec import JobSpec
-
-    job = load_spec(JobSpec, spec) if spec else JobSpec()
-    given = {"source": source, "path": path, "catalog": catalog}
-    changes = {name: value for name, value in given.items() if value is not None}
-    if path and source is None and job.prepare.source == "synthetic":
-        changes["source"] = "events"
-    if not changes:
-        return job
-    merged = spec_to_dict(job.prepare) | changes
-    return replace(job, prepare=parse_spec(type(job.prepare), merged, origin="command line"))
 
 
 def in_utc(instant: datetime) -> datetime:

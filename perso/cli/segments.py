@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from perso.cli.options import Address, Json, Root, Spec, in_utc, load_job, weeks
+from perso.cli.options import Address, Json, Root, Spec, in_utc, weeks
 from perso.errors import InputError
 from perso.workspace import Workspace
 
@@ -55,6 +55,7 @@ def run(
     from perso.distributed.interactions import latest
     from perso.segments.history import as_of_steps
     from tune_jobs.segment import run as run_job
+    from tune_jobs.spec import load_job
 
     segments = load_job(spec).segments
     if window is not None:

@@ -49,6 +49,9 @@ from perso.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+PLACE = frozenset({"path", "catalog", "shop"})
+"""Settings that say where the input lies: no part of what a dataset is."""
+
 _PARTITION = "user_partition"
 
 
@@ -68,8 +71,7 @@ def prepare(spec: PrepareSpec, workspace: Workspace) -> PreparedData:
     source = open_source(spec.source)
     chunks = source.chunks(path)
     files = _hash_files({"events": source.files(path), "declared catalogue": [spec.catalog or ""]})
-    place = {"path", "catalog", "shop"}  # what lies where is no part of what it says
-    resolved = {name: value for name, value in spec_to_dict(spec).items() if name not in place}
+    resolved = {name: value for name, value in spec_to_dict(spec).items() if name not in PLACE}
     key = spec_hash(FORMAT_VERSION, [[file["role"], file["hash"]] for file in files], resolved)
     folder = workspace.datasets / key
     with build_once(folder) as site:
@@ -189,7 +191,8 @@ def _settle(spec: PrepareSpec, chunks: Sequence[Chunk], folder: Path) -> list[di
     """First pass: read, check, shuffle by user, settle and write; one summary per partition."""
     source = open_source(spec.source)
     # A sort shuffle keeps (blocks)² references in the driver, so small files share a task.
-    num_tasks = min(len(chunks), 4 * int(ray.cluster_resources()["CPU"]))
+    num_cpus = max(1, int(ray.cluster_resources().get("CPU", 0)))  # none where workers still come
+    num_tasks = min(len(chunks), 4 * num_cpus)
 
     def read(batch: dict[str, Any]) -> Iterator[pa.Table]:
         for task in batch["id"]:

@@ -1,29 +1,65 @@
 """Trials on Ray Tune: data once into the object store, points out to the workers.
 
-What a trial does is decided in :mod:`perso.tuning`; this file hands out points and records what
-comes back, one MLflow run per trial, written by the driver (importing MLflow costs a worker
-seconds).
+What a trial does is decided in :mod:`perso.tuning`; this file hands out points, brings trials back
+after a lost worker or a killed driver, and records what comes back: a file per trial in the
+search's journal, and a run per trial in MLflow, written by the driver (importing MLflow costs a
+worker seconds).
+
+The driver holds a few kilobytes a trial. The journal and the checkpoints lie in the workspace,
+which every node has to see.
 """
 
 import contextlib
 import io
+import json
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
-from functools import partial
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import ray
 from ray import tune
-from ray.tune.logger import JsonLoggerCallback
 
 from perso.data.prepared import Interactions
+from perso.distributed.capacity import require_room
+from perso.distributed.fitting import Fitting
+from perso.distributed.progress import SearchProgress
+from perso.distributed.schedulers import (
+    EPOCH,
+    OBJECTIVE,
+    TRIAL,
+    SuggestingSearcher,
+    make_scheduler,
+)
 from perso.models.side_data import SideData
 from perso.registry import Registry
 from perso.spec import spec_to_dict
+from perso.tuning.journal import SearchJournal
+from perso.tuning.points import Point, planned_points
+from perso.tuning.snapshots import load_snapshot, newest_snapshot, save_snapshot
 from perso.tuning.spec import SearchSpec
-from perso.tuning.trial import Trial, run_trial
+from perso.tuning.suggest import Suggester
+from perso.tuning.trial import Snapshot, Trial, run_trial
+from perso.tuning.wording import in_words
+
+_TUNE_SETTINGS: Final = {
+    # The driver records results itself; Tune would write each of them three times.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # An interrupt ends the search; Tune's handler would end the trials and go on to the test.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A checkpoint is reported without an objective.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # A search goes on by its journal; Tune's own snapshots of the driver are for nobody.
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+_COORDINATOR: Final = {"memory": float(256 << 20)}
+"""Set aside for a trial that only waits for the workers that train for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,121 +71,274 @@ def run_trials(
     side: SideData,
     *,
     registry: Registry,
-    parent_run_id: str,
-    storage: Path,
+    journal: SearchJournal,
 ) -> list[Trial]:
-    """Every trial of the grid, in the order of its points; failed ones say why.
+    """Every trial of the search that was begun, by number; failed ones say why.
 
-    The arrays are put into the object store once and workers map them read-only. A worker runs
-    one trial after another, so libraries are imported once per worker, not per trial.
+    Trials that the journal knows as over are not run again; those it knows as running go on from
+    their newest checkpoint. The arrays are put into the object store once and workers map them
+    read-only. A worker runs one trial after another, so libraries are imported once per worker.
+
+    Args:
+        spec: The search.
+        train: What trials learn from.
+        validation: What they are measured on.
+        side: Segments and features as of the end of train.
+        registry: Where runs go, below the journal's.
+        journal: Of this search, begun before.
+
+    Raises:
+        InputError: If no node holds a trial and none will come.
     """
-    # Of Tune's own loggers only the JSON one: it reads results back from it and warns otherwise.
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # An interrupt ends the search; Tune's handler would end the grid and go on to the test.
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    points = spec.points()
-    log = _RunLog(spec, registry=registry, parent_run_id=parent_run_id, num_trials=len(points))
-    trainable = tune.with_parameters(
-        _TrialWorker, spec=spec, train=train, validation=validation, side=side
+    require_room(resources(spec))
+    is_shared = spec.workers_per_trial > 1
+    for name, value in _TUNE_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    # It misses the results that Tune's loggers would have written; the journal has them.
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)
+    known = journal.trials()
+    over = {trial.number for trial in known if trial.status != "running"}
+    with SearchProgress(spec, known) as progress:
+        log = _RunLog(spec, registry=registry, journal=journal, progress=progress)
+        trainable = tune.with_parameters(
+            _train, spec=spec, train=train, validation=validation, side=side, journal=journal
+        )
+        space, searcher, num_left = _points_left(spec, known, journal)
+        if num_left:
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, _COORDINATOR if is_shared else resources(spec)),
+                param_space=space,
+                tune_config=tune.TuneConfig(
+                    reuse_actors=True,
+                    search_alg=searcher,
+                    num_samples=1 if searcher is None else num_left,
+                    scheduler=make_scheduler(spec, known),
+                    # Workers that are shared are not in what Tune sets aside: one trial at a time.
+                    max_concurrent_trials=spec.max_concurrent or (1 if is_shared else None),
+                    time_budget_s=spec.budget.minutes and spec.budget.minutes * 60,
+                    trial_dirname_creator=_folder_name,
+                ),
+                run_config=tune.RunConfig(
+                    name=f"tune-{journal.attempt}",
+                    storage_path=str(journal.folder),
+                    callbacks=[log],
+                    # The newest may be half written when its node is lost, and a population takes
+                    # over from who may have gone on since.
+                    checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
+                    failure_config=tune.FailureConfig(max_failures=spec.retries),
+                    verbose=0,
+                ),
+            )
+            with contextlib.redirect_stdout(io.StringIO()):  # Tune greets at every verbosity
+                tuner.fit()
+            log.end_rest()
+    trials = journal.trials()
+    logger.info("search: %d trials, %d of them from before", len(trials), len(over))
+    return trials
+
+
+def _points_left(
+    spec: SearchSpec, known: list[Trial], journal: SearchJournal
+) -> tuple[dict[str, Any], SuggestingSearcher | None, int]:
+    """Tune's space, the searcher if there is one, and how many trials are left."""
+    over = {trial.number for trial in known if trial.status != "running"}
+    if spec.searcher == "tpe":
+        searcher = SuggestingSearcher(Suggester(spec, known), journal)
+        return {}, searcher, spec.num_trials - len(over)
+    begun = {trial.number: trial.point for trial in known}
+    points = [begun.get(p.number, p) for p in planned_points(spec) if p.number not in over]
+    return {"point": tune.grid_search([p.to_dict() for p in points])}, None, len(points)
+
+
+def _folder_name(trial: Any) -> str:
+    return f"{trial.config['point']['number']:05d}"
+
+
+def _point(config: Mapping[str, Any], folder: str) -> Point:
+    """What a trial trains.
+
+    Its folder knows the number: who takes over in a population takes the number over, too.
+    """
+    return replace(Point.of(config["point"]), number=int(Path(folder).name))
+
+
+def _train(
+    config: dict[str, Any],
+    *,
+    spec: SearchSpec,
+    train: Interactions,
+    validation: Interactions,
+    side: SideData,
+    journal: SearchJournal,
+) -> None:
+    """What a worker runs: one trial, from the newest checkpoint that there is."""
+    point = _point(config, tune.get_context().get_trial_dir())
+    resume = _snapshot_of(point, journal)
+    if resume is not None and spec.scheduler == "asha":
+        for epoch, value in resume.so_far.curve:  # the rungs of a new scheduler are empty
+            tune.report({EPOCH: epoch, OBJECTIVE: value})
+    trial = run_trial(
+        spec,
+        point,
+        train=train,
+        validation=validation,
+        side=side,
+        watch=_Checkpoints(spec),
+        resume=resume,
+        fit=Fitting.of(spec, journal.shared_folder(point.number)),
     )
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, resources(spec)),
-        param_space={"number": tune.grid_search(list(range(len(points))))},
-        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=spec.max_concurrent),
-        run_config=tune.RunConfig(
-            name=parent_run_id,
-            storage_path=str(storage),
-            callbacks=[log, JsonLoggerCallback()],
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            # A trial reports its own errors; what is left is a lost worker, tried once more.
-            failure_config=tune.FailureConfig(max_failures=1),
-            verbose=0,
-        ),
-    )
-    with contextlib.redirect_stdout(io.StringIO()):  # Tune greets at every verbosity
-        tuner.fit()
-    return [log.trials[number] for number in range(len(points))]
+    # Without an objective: whoever is at the end is stopped by nobody.
+    tune.report({EPOCH: trial.epochs, TRIAL: _told(trial)})
 
 
-class _TrialWorker(tune.Trainable):  # type: ignore[misc]
-    """A process that runs one point of the grid per reset."""
+def _snapshot_of(point: Point, journal: SearchJournal) -> Snapshot | None:
+    """Tune's checkpoint after a lost worker or for a taken-over population, else the journal's."""
+    if (checkpoint := tune.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder, contextlib.suppress(OSError, ValueError):
+            return load_snapshot(Path(folder))
+    return newest_snapshot(journal.checkpoints(point.number))
 
-    def setup(
-        self,
-        config: dict[str, int],
-        *,
-        spec: SearchSpec,
-        train: Interactions,
-        validation: Interactions,
-        side: SideData,
-    ) -> None:
-        self._run = partial(run_trial, spec, train=train, validation=validation, side=side)
-        self.reset_config(config)
 
-    def reset_config(self, new_config: dict[str, int]) -> bool:
-        self._number = new_config["number"]
-        return True
+def _told(trial: Trial) -> str:
+    """A trial as text: of numbers Tune would keep a history each."""
+    return json.dumps(replace(trial, node=ray.util.get_node_ip_address()).to_dict())
 
-    def step(self) -> dict[str, Any]:
-        return {"trial": asdict(self._run(number=self._number)), "done": True}
+
+class _Checkpoints:
+    """Between two epochs: tells the scheduler what was measured, and keeps a checkpoint in time."""
+
+    def __init__(self, spec: SearchSpec) -> None:
+        self._every_s = spec.checkpoint_every_s
+        # Population based training copies the vectors of whoever is ahead at any measurement.
+        self._at_measurements = spec.scheduler == "pbt"
+        self._kept_at = time.monotonic()
+
+    def __call__(self, so_far: Trial, snapshot: Callable[[], Snapshot], *, measured: bool) -> None:
+        told: dict[str, Any] = {EPOCH: so_far.epochs}
+        if measured:  # and what it will have been if the scheduler stops it here
+            told |= {OBJECTIVE: so_far.curve[-1][1], TRIAL: _told(so_far)}
+        is_due = time.monotonic() - self._kept_at >= self._every_s
+        if is_due or (measured and self._at_measurements):
+            with tempfile.TemporaryDirectory() as folder:
+                save_snapshot(Path(folder), snapshot())
+                tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
+            self._kept_at = time.monotonic()
+        elif measured:
+            tune.report(told)
 
 
 class _RunLog(tune.Callback):  # type: ignore[misc]
-    """Writes each trial into its own MLflow run, and a line into the log."""
+    """Writes each trial into the journal and a run of its own, and tells the progress."""
 
     def __init__(
-        self, spec: SearchSpec, *, registry: Registry, parent_run_id: str, num_trials: int
+        self,
+        spec: SearchSpec,
+        *,
+        registry: Registry,
+        journal: SearchJournal,
+        progress: SearchProgress,
     ) -> None:
-        self.trials: dict[int, Trial] = {}
         self._spec = spec
-        self._configs = spec.points()
-        self._settings = spec.settings()
         self._registry = registry
-        self._parent_run_id = parent_run_id
-        self._num_trials = num_trials
-        self._run_ids: dict[int, str] = {}
+        self._journal = journal
+        self._progress = progress
+        self._run_ids = registry.child_runs(journal.run_id)
+        still_open = registry.child_runs(journal.run_id, status="RUNNING")
+        for trial in journal.trials():  # that the driver was killed before it had logged
+            run_id = still_open.get(str(trial.number))
+            if run_id is not None and trial.status != "running":
+                log_trial(registry, run_id, trial, spec)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        number = trial.config["number"]
-        if number in self._run_ids:  # a lost worker's second try
-            return
-        params = flat(spec_to_dict(self._configs[number]))
-        self._run_ids[number] = self._registry.open_run(
-            in_words(self._settings[number]), parent_run_id=self._parent_run_id, params=params
-        )
+        point = _point(trial.config, trial.path)
+        self._progress.begin(point.number)
+        if self._journal.read(point.number) is None:
+            self._journal.write(Trial.begin(point, self._spec))
+        if str(point.number) not in self._run_ids:
+            try:
+                params = flat(spec_to_dict(point.config(self._spec)))
+            except ValueError:  # the family refuses it, and the trial will say why
+                params = point.settings(self._spec)
+            self._run_ids[str(point.number)] = self._registry.open_run(
+                in_words(point.settings(self._spec)),
+                parent_run_id=self._journal.run_id,
+                params=params,
+                tags={"trial": str(point.number)},
+            )
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if TRIAL in result:
+            so_far = Trial.of(json.loads(result[TRIAL]))
+            if so_far.status == "stopped":  # or not, if the scheduler lets it go on
+                self._journal.write(replace(so_far, status="running"))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._record(Trial(**trial.last_result["trial"]))
+        if TRIAL in trial.last_result:
+            ended = Trial.of(json.loads(trial.last_result[TRIAL]))
+        else:  # at a rung that it had come to before
+            so_far = self._journal.read(_point(trial.config, trial.path).number)
+            assert so_far is not None
+            ended = _stopped(so_far)
+        self._record(ended, trial)
+
+    def end_rest(self) -> None:
+        """Record what the budget has ended: Tune tells nobody of it."""
+        for so_far in self._journal.trials():
+            if so_far.status == "running":
+                self._end(_stopped(so_far))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        number = trial.config["number"]
+        point = _point(trial.config, trial.path)
         told = str(trial.get_error() or "").strip().splitlines()
         error = told[-1] if told else "its worker died"
-        self._record(Trial(number=number, settings=self._settings[number], error=error))
+        so_far = self._journal.read(point.number) or Trial.begin(point, self._spec)
+        self._record(so_far.fail(error), trial)
 
-    def _record(self, trial: Trial) -> None:
-        self.trials[trial.number] = trial
-        run_id = self._run_ids[trial.number]
-        seconds = {"train_s": trial.train_s, "evaluate_s": trial.evaluate_s}
-        metrics = trial.metrics | by_segment(trial.per_segment) | seconds
-        self._registry.log_metrics(run_id, metrics, curves={"loss": trial.losses})
-        if trial.error is None:
-            self._registry.close_run(run_id)
-        else:
-            self._registry.close_run(run_id, status="FAILED", tags={"error": trial.error})
-        value = trial.metrics.get(self._spec.objective, float("nan"))
-        logger.info(
-            "search: trial %d of %d, %s: %s (%.1f s)",
-            len(self.trials),
-            self._num_trials,
-            in_words(trial.settings),
-            trial.error or f"{self._spec.objective} {value:.4f}",
-            trial.train_s + trial.evaluate_s,
-        )
+    def _record(self, ended: Trial, trial: Any) -> None:
+        self._end(replace(ended, retries=trial.run_metadata.num_failures))
+
+    def _end(self, ended: Trial) -> None:
+        self._journal.write(ended)
+        if (run_id := self._run_ids.get(str(ended.number))) is not None:
+            log_trial(self._registry, run_id, ended, self._spec)
+        self._progress.end(ended)
+
+
+def _stopped(so_far: Trial) -> Trial:
+    """What a trial has become that was ended from outside."""
+    if so_far.metrics:
+        return replace(so_far, status="stopped")
+    return so_far.fail("the budget ended before anything was measured")
+
+
+def log_trial(registry: Registry, run_id: str, trial: Trial, spec: SearchSpec) -> None:
+    """What a trial showed and what it took, into its run, which is closed."""
+    took = {
+        "train_s": trial.train_s,
+        "evaluate_s": trial.evaluate_s,
+        "cpus": trial.cpus,
+        "gpus": trial.gpus,
+        "peak_memory_mib": trial.peak_memory_mib,
+        "retries": float(trial.retries),
+    }
+    at_epoch = dict(trial.curve)
+    objective = [at_epoch.get(epoch, float("nan")) for epoch in range(1, max(at_epoch, default=0))]
+    registry.log_metrics(
+        run_id,
+        trial.metrics | by_segment(trial.per_segment) | took,
+        curves={"loss": trial.losses, "objective": [*objective, trial.value(spec)]},
+    )
+    tags = {"status": trial.status, "node": trial.node, "seed": str(trial.seed)}
+    if trial.error is None:
+        registry.close_run(run_id, tags=tags)
+    else:
+        registry.close_run(run_id, status="FAILED", tags=tags | {"error": trial.error})
 
 
 def resources(spec: SearchSpec) -> dict[str, float]:
-    """What Ray sets aside for one trial; it holds the worker's threads to the CPUs."""
+    """What Ray sets aside for each process of a trial; it holds its threads to the CPUs."""
     return {"CPU": spec.cpus_per_trial, "GPU": spec.gpus_per_trial}
 
 
@@ -173,9 +362,3 @@ def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
         else:
             levels[name] = value
     return levels
-
-
-def in_words(settings: Mapping[str, Any]) -> str:
-    """The settings of a point as one line for people: ``sgd num_factors=32 l2=0.1``."""
-    words = [str(v) if name == "family" else f"{name}={v}" for name, v in settings.items()]
-    return " ".join(words)

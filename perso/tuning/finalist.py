@@ -11,14 +11,16 @@ from perso.models.baskets import cut_baskets
 from perso.models.bundle import save_bundle
 from perso.models.families import fit_model
 from perso.models.popularity import PopularityModel, fit_popularity
+from perso.models.progress import Progress
 from perso.models.protocol import PersonalModel
 from perso.models.related_items import fit_bought_together
 from perso.models.seen import SeenItems
 from perso.models.side_data import SideData
 from perso.schema import SPLITS
 from perso.spec import spec_to_dict
+from perso.tuning.points import Point
 from perso.tuning.spec import SearchSpec
-from perso.tuning.trial import measure
+from perso.tuning.trial import Fit, measure
 from perso.tuning.verdict import Baseline, measure_popularity
 
 
@@ -38,11 +40,12 @@ class Finalist:
 
 def train_finalist(
     spec: SearchSpec,
-    number: int,
+    point: Point,
     *,
     known: Interactions,
     held_out: Interactions,
     side: SideData | None = None,
+    fit: Fit = fit_model,
 ) -> Finalist:
     """Retrain the winning point on train and validation, and test it and popularity once.
 
@@ -50,16 +53,19 @@ def train_finalist(
 
     Args:
         spec: The search.
-        number: The winning point.
+        point: The winning one.
         known: Train and validation, merged.
         held_out: The test period.
         side: Features, and each user's segment as of the end of validation.
+        fit: Trains a model; another one where processes share the work.
     """
     side = side or SideData()
     losses: list[float] = []
-    trained = fit_model(
-        known, spec.points()[number], side, on_epoch=lambda epoch, loss: losses.append(loss)
-    )
+
+    def note(progress: Progress) -> None:
+        losses.append(progress.loss)
+
+    trained = fit(known, point.config(spec), side, on_epoch=note)
     model = cast("PersonalModel", trained)  # all but popularity, which a search does not try
     popularity = fit_popularity(known, side.segments)
     return Finalist(
@@ -77,7 +83,7 @@ def save_finalist(
     *,
     data: PreparedData,
     spec: SearchSpec,
-    number: int,
+    point: Point,
     now: datetime,
 ) -> Path:
     """The finalist as a bundle: the tested model with everything that serving it takes.
@@ -91,7 +97,7 @@ def save_finalist(
         folder: Must not exist yet.
         data: The dataset behind it.
         spec: The search.
-        number: The winning point.
+        point: The winning one.
         now: Aware; kept in the manifest.
 
     Raises:
@@ -110,7 +116,7 @@ def save_finalist(
         spec={
             "prepare": data.manifest["spec"],
             "search": spec_to_dict(spec),
-            "model": spec_to_dict(spec.points()[number]),
+            "model": spec_to_dict(point.config(spec)),
         },
         metrics={
             "model": finalist.model_report.to_dict(),

@@ -1,39 +1,48 @@
-"""Grid overhead: wall time of 12 trials on Ray Tune over the sum of their bare times.
+"""What a search costs beside its trials, and beside a plain process pool.
 
-    python tests/benchmarks/bench_grid.py [--users 20000]
+    python tests/benchmarks/bench_grid.py [--users 60000] [--trials 48] [--memory 1000]
 
-Both sides train and evaluate the same 12 points on the same arrays in one run. The bare side is a
-loop in this process with one thread, the grid has a worker of one core per core of the machine:
-without any overhead the ratio would be 1 / cores. Starting Ray and making MLflow's database happen
-once per cluster and workspace, not per grid; they are printed beside the ratio.
+Both train and evaluate the same points on the same arrays in one run. Held against each other is
+wall time x cores over what the trials took inside: the pool's says how well as many processes as
+cores fill them. Starting Ray and making MLflow's database happen once per cluster and workspace;
+the first is printed beside it, the second is inside.
+
+``--memory N`` runs N trials of no work and prints how the driver's memory grows.
 """
 
 import argparse
+import multiprocessing
 import os
 import tempfile
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+import psutil
 
 from perso.data.prepared import Interactions
 from perso.distributed.cluster import connect
 from perso.distributed.trials import run_trials
 from perso.models.side_data import SideData
 from perso.registry import Registry
-from perso.tuning.spec import GridSpec, SearchSpec
-from perso.tuning.trial import run_trial
+from perso.tuning.grid import GridSpec
+from perso.tuning.journal import SearchJournal
+from perso.tuning.points import Point, planned_points
+from perso.tuning.spec import SearchSpec
+from perso.tuning.trial import Trial, run_trial
 from perso.workspace import Workspace
 
-SPEC = SearchSpec(
-    grids=(
-        GridSpec(
-            fixed={"epochs": 10},
-            grid={"num_factors": (32, 64), "learning_rate": (0.05, 0.1), "l2": (0.03, 0.1, 0.3)},
-        ),
+
+def search_of(num_trials: int) -> SearchSpec:
+    """Points that cost about the same."""
+    rates = tuple(round(0.05 + 0.001 * n, 4) for n in range(num_trials))
+    grid = {"learning_rate": rates}
+    return SearchSpec(
+        grids=(GridSpec(fixed={"epochs": 10, "num_factors": 64, "device": "cpu"}, grid=grid),)
     )
-)
 
 
 def made_up_interactions(
@@ -56,49 +65,103 @@ def made_up_interactions(
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--users", type=int, default=20_000)
-    num_users = parser.parse_args().users
-    rng = np.random.default_rng(0)
-    train = made_up_interactions(num_users, num_users, 2_000, rng)
-    validation = made_up_interactions(num_users, num_users // 4, 2_000, rng)
-    points = range(len(SPEC.points()))
-    cores = os.cpu_count() or 1
-    print(f"{len(train)} pairs, {len(points)} trials, {cores} cores")
+_given: dict[str, Any] = {}
+"""What a process of the pool works on."""
+
+
+def _begin(spec: SearchSpec, train: Interactions, validation: Interactions) -> None:
+    import torch
 
     torch.set_num_threads(1)
-    bare_s = 0.0
-    for number in points:
-        trial = run_trial(SPEC, number, train=train, validation=validation)
-        assert trial.error is None, trial.error
-        bare_s += trial.train_s + trial.evaluate_s
-    print(f"bare loop: {bare_s:.1f} s of training and evaluation")
+    _given.update(spec=spec, train=train, validation=validation)
 
+
+def _run_in_pool(point: Point) -> Trial:
+    spec, train, validation = _given["spec"], _given["train"], _given["validation"]
+    return run_trial(spec, point, train=train, validation=validation)
+
+
+def run_pool(spec: SearchSpec, train: Interactions, validation: Interactions) -> list[Trial]:
+    """The trials in processes of one thread each, one per core, without anything else."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(os.cpu_count(), _begin, (spec, train, validation)) as pool:
+        return pool.map(_run_in_pool, planned_points(spec), chunksize=1)
+
+
+def run_search(
+    spec: SearchSpec, train: Interactions, validation: Interactions, root: Path
+) -> list[Trial]:
+    """The trials as `perso tune` runs them, recorded in MLflow and the journal."""
+    workspace = Workspace(root)
+    registry = Registry(workspace)
+    run_id = registry.open_run("benchmark")
+    journal = SearchJournal.begin(
+        workspace.searches, spec, key="benchmark", run_id=run_id, now=datetime.now(UTC)
+    )
+    trials = run_trials(spec, train, validation, SideData(), registry=registry, journal=journal)
+    registry.close_run(run_id)
+    return trials
+
+
+def timed(run: Callable[[], list[Trial]]) -> tuple[float, list[Trial]]:
+    """Wall seconds, and the trials, none of which failed."""
     started = time.perf_counter()
-    connect()
-    print(f"starting Ray: {time.perf_counter() - started:.1f} s")
-    with tempfile.TemporaryDirectory() as root:
-        workspace = Workspace(Path(root))
-        registry = Registry(workspace)
-        started = time.perf_counter()
-        run_id = registry.open_run("benchmark")
-        print(f"importing MLflow and making its database: {time.perf_counter() - started:.1f} s")
-        started = time.perf_counter()
-        trials = run_trials(
-            SPEC,
-            train,
-            validation,
-            SideData(),
-            registry=registry,
-            parent_run_id=run_id,
-            storage=workspace.searches,
-        )
-        wall_s = time.perf_counter() - started
-        registry.close_run(run_id)
+    trials = run()
+    wall_s = time.perf_counter() - started
+    assert all(trial.error is None for trial in trials), [t.error for t in trials]
+    return wall_s, trials
+
+
+def report(name: str, wall_s: float, trials: list[Trial]) -> float:
+    """Print and return wall time x cores over what the trials themselves took."""
+    cores = os.cpu_count() or 1
     inside_s = sum(trial.train_s + trial.evaluate_s for trial in trials)
-    print(f"grid: {wall_s:.1f} s of wall time, {inside_s:.1f} s inside its trials")
-    print(f"grid overhead: {wall_s / bare_s:.2f} (wall / bare; {1 / cores:.2f} if all were free)")
+    ratio = wall_s * cores / inside_s
+    print(
+        f"{name}: {wall_s:.1f} s of wall time, {inside_s:.1f} s inside {len(trials)} trials "
+        f"({inside_s / len(trials):.1f} s each): wall x {cores} cores / inside = {ratio:.3f}"
+    )
+    return ratio
+
+
+def measure_memory(num_trials: int, root: Path) -> None:
+    """How much the driver holds per trial that is over."""
+    rng = np.random.default_rng(0)
+    train, validation = (made_up_interactions(50, 50, 40, rng) for _ in range(2))
+    grid = {"shrinkage": tuple(float(n) for n in range(num_trials))}
+    spec = SearchSpec(grids=(GridSpec(family="item_knn", grid=grid),))
+    before = psutil.Process().memory_info().rss
+    wall_s, trials = timed(lambda: run_search(spec, train, validation, root))
+    grown = psutil.Process().memory_info().rss - before
+    print(
+        f"{num_trials} trials of no work: {wall_s / num_trials * 1e3:.0f} ms and "
+        f"{grown / num_trials / 1024:.0f} KiB of the driver each"
+    )
+    assert len(trials) == num_trials
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--users", type=int, default=60_000)
+    parser.add_argument("--trials", type=int, default=48)
+    parser.add_argument("--memory", type=int, default=0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        if given.memory:
+            connect()
+            measure_memory(given.memory, Path(root))
+            return
+        rng = np.random.default_rng(0)
+        train = made_up_interactions(given.users, given.users, 2_000, rng)
+        validation = made_up_interactions(given.users, given.users // 4, 2_000, rng)
+        spec = search_of(given.trials)
+        print(f"{len(train)} pairs, {given.trials} trials, {os.cpu_count()} cores")
+        pool = report("process pool", *timed(lambda: run_pool(spec, train, validation)))
+        started = time.perf_counter()
+        connect()
+        print(f"starting Ray: {time.perf_counter() - started:.1f} s")
+        search = report("search", *timed(lambda: run_search(spec, train, validation, Path(root))))
+        print(f"the search over the pool: {search / pool:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The machine's plug is pulled on `perso serve`; the next start knows everything it promised."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,25 +23,30 @@ EVENT = {"event_id": "e1", "event_type": "view_item", "session_id": "s", "item_i
 class Serving:
     """`perso serve` in a process of its own, ready when this is made."""
 
-    def __init__(self, root, port, output):
+    def __init__(self, root, port, log):
+        self._log = log
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         command = "from perso.cli import main; main()"
         arguments = ["serve", "--root", str(root), "--port", str(port)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", command, *arguments],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", command, *arguments],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
         self._tree = []
 
-    def wait_until_ready(self, timeout_s=120.0):
+    def wait_until_ready(self, timeout_s=180.0):
         deadline = time.monotonic() + timeout_s
         while not self._is_ready():
-            assert self.process.poll() is None, "perso serve ended"
-            assert time.monotonic() < deadline, "perso serve did not become ready"
+            assert self.process.poll() is None, f"perso serve ended: {self._told()}"
+            assert time.monotonic() < deadline, f"perso serve is not ready: {self._told()}"
             time.sleep(0.2)
+
+    def _told(self):
+        return self._log.read_text(errors="replace")[-3000:]
 
     def _is_ready(self):
         try:
@@ -81,8 +87,7 @@ def start(tmp_path):
     started = []
 
     def start(root, port):
-        with (tmp_path / f"serve-{len(started)}.log").open("wb") as output:
-            started.append(Serving(root, port, output))
+        started.append(Serving(root, port, tmp_path / f"serve-{len(started)}.log"))
         started[-1].wait_until_ready()
         return started[-1]
 
@@ -91,14 +96,24 @@ def start(tmp_path):
         serving.close()
 
 
+def free_port():
+    """Below the ports that the system hands out, of which Ray's own processes take dozens."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    pytest.fail("no free port")
+
+
 def test_a_killed_service_starts_again_with_its_model_and_every_acknowledged_event(
     start, promote_world, tmp_path
 ):
     workspace = Workspace.open(tmp_path / "root")
     version = promote_world(workspace)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     first = start(workspace.root, port)
     assert first.client.get("/v1/model").json()["version"] == version

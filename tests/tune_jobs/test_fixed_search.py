@@ -9,7 +9,8 @@ import pytest
 
 from perso.data.fixed_split import read_fixed_split
 from perso.distributed.fixed_search import search_fixed_split
-from perso.tuning.spec import GridSpec, SearchSpec
+from perso.tuning.grid import GridSpec
+from perso.tuning.spec import SearchSpec
 from tune_jobs.report import print_fixed_report
 
 pytestmark = pytest.mark.ray

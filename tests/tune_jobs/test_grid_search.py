@@ -6,6 +6,7 @@ import pytest
 
 from perso.registry import Registry
 from perso.spec import load_spec
+from perso.tuning.points import planned_points
 from perso.workspace import Workspace
 from tune_jobs.grid_search import main
 from tune_jobs.spec import JobSpec
@@ -29,7 +30,9 @@ search:
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.name)
 def test_every_shipped_spec_is_a_valid_job(path):
-    assert load_spec(JobSpec, path).search.points()
+    spec = load_spec(JobSpec, path).search
+    assert spec.extremes()
+    assert spec.searcher == "tpe" or planned_points(spec)
 
 
 def test_there_is_a_spec_for_the_demo_and_one_for_real_work():

@@ -11,7 +11,8 @@ import pytest
 from perso.data.prepared import FORMAT_VERSION, Interactions, PreparedData
 from perso.data.vocabulary import Vocabulary
 from perso.schema import CATALOG_SCHEMA, INTERACTION_SCHEMA, SPLITS
-from perso.tuning.spec import GridSpec, SearchSpec
+from perso.tuning.grid import GridSpec
+from perso.tuning.spec import SearchSpec
 
 QUICK = {"epochs": 8, "batch_size": 64, "device": "cpu"}
 GRID = {"num_factors": (4, 8), "learning_rate": (0.1,), "l2": (0.03, 0.1)}

@@ -16,14 +16,16 @@ from perso.spec import spec_to_dict
 from perso.stream.event import Event
 from perso.stream.event_log import EventLog
 from perso.tuning.finalist import save_finalist, train_finalist
-from perso.tuning.spec import GridSpec
-from perso.tuning.trial import best_trial, measure, run_trial
+from perso.tuning.grid import GridSpec
+from perso.tuning.points import planned_points
+from perso.tuning.standings import best_trial
+from perso.tuning.trial import measure, run_trial
 from perso.tuning.verdict import judge
 
 
 def test_the_finalist_is_tested_as_it_will_serve(search, two_tastes):
     known, held_out = two_tastes
-    finalist = train_finalist(search(), 3, known=known, held_out=held_out)
+    finalist = train_finalist(search(), planned_points(search())[3], known=known, held_out=held_out)
     again = measure(finalist.model, search(), known=known, held_out=held_out, side=SideData())
     assert finalist.model_report.overall == again.overall
     assert finalist.model_report.overall["ndcg@5"] > finalist.baseline.report.overall["ndcg@5"]
@@ -32,7 +34,7 @@ def test_the_finalist_is_tested_as_it_will_serve(search, two_tastes):
 
 def test_the_finalist_uses_the_winning_settings(search, two_tastes):
     known, held_out = two_tastes
-    finalist = train_finalist(search(), 3, known=known, held_out=held_out)
+    finalist = train_finalist(search(), planned_points(search())[3], known=known, held_out=held_out)
     assert finalist.model.item_factors_ID.shape == (20, 8)
 
 
@@ -52,8 +54,8 @@ def test_a_search_over_two_families_serves_the_winner_of_either_class(
 ):
     train, validation = dataset.interactions("train"), dataset.interactions("validation")
     trials = [
-        run_trial(two_families, number, train=train, validation=validation)
-        for number in range(len(two_families.points()))
+        run_trial(two_families, point, train=train, validation=validation)
+        for point in planned_points(two_families)
     ]
     winner = best_trial(trials, two_families)
     assert [trial.settings["family"] for trial in trials] == ["sgd", "item_knn", "item_knn"]
@@ -61,23 +63,35 @@ def test_a_search_over_two_families_serves_the_winner_of_either_class(
     assert winner.metrics["ndcg@5"] > trials[0].metrics["ndcg@5"]
 
     known, test = dataset.interactions("train", "validation"), dataset.interactions("test")
-    finalist = train_finalist(two_families, winner.number, known=known, held_out=test)
-    verdict = judge(
-        two_families.gate, model=finalist.model_report.overall, baseline=finalist.baseline
-    )
-    assert verdict.promoted
+    finalist = train_finalist(two_families, winner.point, known=known, held_out=test)
     now = dataset.split_end("test") + timedelta(days=1)
     folder = save_finalist(
         finalist,
         tmp_path / "bundle",
         data=dataset,
         spec=two_families,
-        number=winner.number,
+        point=winner.point,
         now=now,
     )
+    judgement = judge(
+        two_families.gate,
+        folder,
+        metric=two_families.gate_metric,
+        ks=two_families.k,
+        min_rating=two_families.min_rating,
+        baseline=finalist.baseline,
+        champion=None,
+        users=dataset.users,
+        items=dataset.items,
+        known=known,
+        held_out=test,
+        side=SideData(),
+        starts_at=dataset.split_end("validation"),
+    )
+    assert judgement.verdict.promoted, judgement.verdict.reason
     bundle = load_bundle(folder, verify=True)
     assert isinstance(bundle.model, ItemKnnModel)
-    assert bundle.manifest["spec"]["model"] == spec_to_dict(two_families.points()[winner.number])
+    assert bundle.manifest["spec"]["model"] == spec_to_dict(winner.point.config(two_families))
 
     log = EventLog(tmp_path / "log.sqlite")
     live = LiveRecommender(log)
@@ -136,21 +150,22 @@ def test_every_family_that_a_search_tries_can_be_saved_and_served(search, datase
     )
     now = dataset.split_end("test") + timedelta(days=1)
     side = SideData(item_features=dataset.catalog())
-    for number, settings in enumerate(spec.settings()):
-        finalist = train_finalist(spec, number, known=known, held_out=test, side=side)
+    for point in planned_points(spec):
+        family = spec.grids[point.grid].family
+        finalist = train_finalist(spec, point, known=known, held_out=test, side=side)
         folder = save_finalist(
             finalist,
-            tmp_path / settings["family"],
+            tmp_path / family,
             data=dataset,
             spec=spec,
-            number=number,
+            point=point,
             now=now,
         )
         loaded = load_bundle(folder).model
         again = measure(loaded, spec, known=known, held_out=test, side=side)
         np.testing.assert_equal(again.to_dict(), finalist.model_report.to_dict())
-        live = LiveRecommender(EventLog(tmp_path / f"{settings['family']}.sqlite"))
+        live = LiveRecommender(EventLog(tmp_path / f"{family}.sqlite"))
         live.load("1", folder)
         answer = live.recommend(Question(user_id="u0", k=5, exclude_seen=False), now=now)
-        assert (answer.rung, len(answer.items)) == ("personal", 5), settings
-        assert live.similar("i3", k=3).items[0].source == "similar", settings
+        assert (answer.rung, len(answer.items)) == ("personal", 5), family
+        assert live.similar("i3", k=3).items[0].source == "similar", family
