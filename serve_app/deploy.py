@@ -45,7 +45,7 @@ def deploy(
     host: str | None = None,
     port: int | None = None,
     strategies: Path | None = None,
-    timeout_s: float = 60,
+    timeout_s: float = 120,
 ) -> str:
     """Start the service, or replace the running one, and wait until it answers.
 
