@@ -108,7 +108,9 @@ def test_a_training_whose_caller_gave_up_goes_on_where_it_stood(ray_cluster, wor
         fit_data_parallel(world, config, on_epoch=give_up, **fit)
     psutil.wait_procs([psutil.Process(pid) for pid in worker_pids()], timeout=60)
     assert worker_pids() == []
-    ray.get(ray.remote(num_cpus=2)(bool).remote(), timeout=60)  # what they held is free again
+    ray.get(
+        ray.remote(num_cpus=2)(lambda: None).remote(), timeout=60
+    )  # what they held is free again
     told = []
     found = fit_data_parallel(world, config, on_epoch=lambda p: told.append(p.epoch), **fit)
     assert told[0] > 1
