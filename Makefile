@@ -20,7 +20,9 @@ demo: $(INSTALLED) ## the whole loop on a synthetic shop; ARGS=--once ends after
 
 test: $(INSTALLED) ## the tests; SLOW=1 adds those that take minutes; ARGS go to pytest
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
-	$(if $(SLOW),$(BIN)/python -m pytest -m slow $(ARGS)) # a run of their own: they start clusters
+ifdef SLOW # a run of their own: they start clusters
+	$(BIN)/python -m pytest -m slow $(ARGS)
+endif
 
 check: $(INSTALLED) ## format, lint, strict types
 	$(BIN)/ruff format --check .
