@@ -18,10 +18,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## the whole loop on a synthetic shop; ARGS=--once ends after the clicks
 	$(BIN)/perso demo $(ARGS)
 
-test: $(INSTALLED) ## the tests; SLOW=1 adds those that take minutes; ARGS go to pytest
+test: $(INSTALLED) ## the tests; SLOW=1 adds those that take minutes, NODES=1 whole clusters; ARGS go to pytest
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 ifdef SLOW # a run of their own: they start clusters
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not nodes" $(ARGS)
+endif
+ifdef NODES
+	$(BIN)/python -m pytest -m nodes $(ARGS)
 endif
 
 check: $(INSTALLED) ## format, lint, strict types

@@ -1,6 +1,6 @@
 """What a search costs beside its trials, and beside a plain process pool.
 
-    python tests/benchmarks/bench_grid.py [--users 60000] [--trials 48] [--memory 1000]
+    python tests/benchmarks/bench_grid.py [--users 6000] [--trials 48] [--memory 1000]
 
 Both train and evaluate the same points on the same arrays in one run. Held against each other is
 wall time x cores over what the trials took inside: the pool's says how well as many processes as
@@ -142,7 +142,7 @@ def measure_memory(num_trials: int, root: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--users", type=int, default=60_000)
+    parser.add_argument("--users", type=int, default=6_000)
     parser.add_argument("--trials", type=int, default=48)
     parser.add_argument("--memory", type=int, default=0)
     given = parser.parse_args()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nodes]
 
 CLUSTER = yaml.safe_load((Path(__file__).parents[2] / "cluster.yaml").read_text())
 REGION = CLUSTER["provider"]["region"]

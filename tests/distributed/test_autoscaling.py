@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nodes]
 
 NUM_TRIALS = 3
 IDLE_S = 10

@@ -242,6 +242,7 @@ def test_a_training_whose_driver_is_killed_goes_on_at_its_checkpoint(
 
 
 @pytest.mark.slow
+@pytest.mark.nodes
 @pytest.mark.timeout(600)
 def test_a_node_that_dies_under_a_training_changes_no_byte_of_the_model(
     cluster, world, by_loop, tmp_path
