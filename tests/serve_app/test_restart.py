@@ -15,7 +15,12 @@ import pytest
 from perso.stream.event_log import EventLog
 from perso.workspace import Workspace
 
-pytestmark = [pytest.mark.ray, pytest.mark.service, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.service,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+]
 
 EVENT = {"event_id": "e1", "event_type": "view_item", "session_id": "s", "item_id": "m0"}
 
