@@ -63,3 +63,14 @@ def registry(workspace, empty_database, monkeypatch):
     workspace.mlflow.mkdir(parents=True)
     shutil.copy(empty_database, workspace.mlflow / "mlflow.db")
     return Registry(workspace)
+
+
+@pytest.fixture(scope="session")
+def moto_address():
+    """AWS in this process, over HTTP; a test that counts on an empty one resets it."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()

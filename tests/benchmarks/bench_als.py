@@ -38,10 +38,12 @@ Train = Callable[[int], object]
 """Runs so many epochs; what comes back depends on the library."""
 
 
-def made_up_interactions(num_pairs: int, seed: int = 0) -> Interactions:
+def made_up_interactions(
+    num_pairs: int, *, pairs_an_item: int = 100, seed: int = 0
+) -> Interactions:
     """About 25 pairs a user, a few popular items; values do not matter here."""
     rng = np.random.default_rng(seed)
-    num_users, num_items = num_pairs // 25, num_pairs // 100
+    num_users, num_items = num_pairs // 25, num_pairs // pairs_an_item
     users = rng.integers(0, num_users, num_pairs)
     keys = np.unique(users * num_items + (num_items * rng.random(num_pairs) ** 3).astype(np.int64))
     return Interactions(

@@ -18,6 +18,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from bench_als import made_up_interactions
 
 from perso.data.prepared import Interactions
 from perso.distributed.cluster import connect
@@ -36,25 +37,6 @@ CONFIGS: Final = {
     ),
     "squared": SgdConfig(loss="squared", target="weights", epochs=EPOCHS, device="cpu"),
 }
-
-
-def made_up_interactions(num_pairs: int, seed: int = 0) -> Interactions:
-    """About 25 pairs a user, a few popular items; values do not matter here."""
-    rng = np.random.default_rng(seed)
-    num_users, num_items = num_pairs // 25, num_pairs // 50
-    users = rng.integers(0, num_users, num_pairs)
-    keys = np.unique(users * num_items + (num_items * rng.random(num_pairs) ** 3).astype(np.int64))
-    return Interactions(
-        num_users=num_users,
-        num_items=num_items,
-        user_indices=(keys // num_items).astype(np.int32),
-        item_indices=(keys % num_items).astype(np.int32),
-        weights=np.ones(len(keys), np.float32),
-        ratings=np.full(len(keys), np.nan, np.float32),
-        last_at=np.zeros(len(keys), np.int64),
-        context_names={},
-        context_codes={},
-    )
 
 
 def seconds(train: Callable[[OnEpoch], object]) -> tuple[float, float]:
@@ -88,7 +70,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    train = made_up_interactions(arguments.pairs)
+    train = made_up_interactions(arguments.pairs, pairs_an_item=50)
     print(f"{len(train):,} pairs, {train.num_users:,} users, {train.num_items:,} items, 64 factors")
     connect()
     for name, config in CONFIGS.items():

@@ -138,23 +138,18 @@ def test_a_run_that_is_killed_is_finished_by_the_next(
     assert len(list(out.iterdir())) == plan.num_parts + 2, "something is left behind"
 
 
-def test_lists_go_to_an_object_store(ray_cluster, bundle_folder, audience, expected):
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+def test_lists_go_to_an_object_store(ray_cluster, bundle_folder, audience, expected, moto_address):
     import httpx
 
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        httpx.put(f"http://{host}:{port}/mails").raise_for_status()
-        out = f"s3://key:secret@mails/march?scheme=http&endpoint_override={host}:{port}"
-        write_lists(plan_for(audience), audience, bundle_folder=bundle_folder, out=out)
-        from perso.data.files import locate
+    httpx.post(f"{moto_address}/moto-api/reset").raise_for_status()
+    httpx.put(f"{moto_address}/mails").raise_for_status()
+    endpoint = moto_address.removeprefix("http://")
+    out = f"s3://key:secret@mails/march?scheme=http&endpoint_override={endpoint}"
+    write_lists(plan_for(audience), audience, bundle_folder=bundle_folder, out=out)
+    from perso.data.files import locate
 
-        filesystem, path = locate(out)
-        assert read(path, filesystem) == expected
-    finally:
-        server.stop()
+    filesystem, path = locate(out)
+    assert read(path, filesystem) == expected
 
 
 def test_what_goes_wrong_in_a_worker_is_named_as_itself(

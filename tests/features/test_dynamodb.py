@@ -9,26 +9,16 @@ from perso.features.skew import check_skew
 from perso.features.store import open_features
 
 
-@pytest.fixture(scope="module")
-def dynamodb_address():
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def features(dynamodb_address, workspace, monkeypatch):
+def features(moto_address, workspace, monkeypatch):
     import httpx
 
     pytest.importorskip("aiobotocore", reason="feast[aws] is not installed")
-    httpx.post(f"{dynamodb_address}/moto-api/reset").raise_for_status()
+    httpx.post(f"{moto_address}/moto-api/reset").raise_for_status()
     for variable, value in {
         "PERSO_FEATURE_STORE": "dynamodb",
         "PERSO_AWS_REGION": "eu-west-1",
-        "PERSO_DYNAMODB_ENDPOINT": dynamodb_address,
+        "PERSO_DYNAMODB_ENDPOINT": moto_address,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
     }.items():

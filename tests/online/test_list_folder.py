@@ -34,23 +34,13 @@ def parts(crowd):
     return [recommender.lists(everybody.rows(*PLAN.bounds(n)), k=3) for n in range(3)]
 
 
-@pytest.fixture(scope="module")
-def s3():
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(params=["path", "s3"])
 def address(request, tmp_path, monkeypatch):
     if request.param == "path":
         return str(tmp_path / "lists")
     import httpx
 
-    endpoint = request.getfixturevalue("s3")
+    endpoint = request.getfixturevalue("moto_address")
     httpx.post(f"{endpoint}/moto-api/reset").raise_for_status()
     httpx.put(f"{endpoint}/mails").raise_for_status()
     for variable, value in {

@@ -116,19 +116,7 @@ def draw_trade_offs(
     figure, grid = new_figure(WIDTH, 4.1, columns=len(panels), sharey=True)
     heights_N = np.clip(y_N, *limits)
     for axes, panel in zip(np.atleast_1d(np.asarray(grid, dtype=object)), panels, strict=True):
-        for family, color in colors.items():
-            inside_N = np.array([name == family for name in families_N])
-            axes.scatter(
-                panel.x_N[inside_N],
-                heights_N[inside_N],
-                s=26,
-                color=color,
-                edgecolors="white",
-                linewidths=0.5,
-                alpha=0.85,
-                label=family,
-                zorder=3,
-            )
+        _scatter_families(axes, panel.x_N, heights_N, families_N, colors, size=26)
         front = np.flatnonzero(panel.on_front_N)
         front = front[np.argsort(panel.x_N[front], kind="stable")]
         axes.plot(panel.x_N[front], heights_N[front], color=INK, linewidth=1.0, alpha=0.7, zorder=2)
@@ -237,19 +225,7 @@ def draw_cost(
     """
     figure, axes = new_figure(WIDTH, 3.4)
     x_N, y_N = np.array(seconds_N), np.clip(np.array(values_N), *limits)
-    for family, color in colors.items():
-        inside_N = np.array([name == family for name in families_N])
-        axes.scatter(
-            x_N[inside_N],
-            y_N[inside_N],
-            s=28,
-            color=color,
-            edgecolors="white",
-            linewidths=0.5,
-            alpha=0.85,
-            label=family,
-            zorder=3,
-        )
+    _scatter_families(axes, x_N, y_N, families_N, colors, size=28)
     if winner is not None:
         mark_winner(axes, float(x_N[winner]), float(y_N[winner]))
     axes.set_ylim(*limits)
@@ -288,3 +264,28 @@ def _line(
     line.set_in_layout(False)  # it lies inside its axes; asking each line takes seconds
     if stopped:
         axes.plot(epochs[-1], values[-1], "x", ms=4.5, color=MUTED, mew=1.1, in_layout=False)
+
+
+def _scatter_families(
+    axes: "Axes",
+    x_N: NDArray[np.float64],
+    y_N: NDArray[np.float64],
+    families_N: Sequence[str],
+    colors: Mapping[str, str],
+    *,
+    size: float,
+) -> None:
+    """Points in the colour of their family."""
+    for family, color in colors.items():
+        inside_N = np.array([name == family for name in families_N])
+        axes.scatter(
+            x_N[inside_N],
+            y_N[inside_N],
+            s=size,
+            color=color,
+            edgecolors="white",
+            linewidths=0.5,
+            alpha=0.85,
+            label=family,
+            zorder=3,
+        )
